@@ -1,0 +1,33 @@
+// Package mlscore is MLS (RFC 9420) as a public observer sees it: messages,
+// the ratchet tree, and the public state of a group, which it follows from a
+// GroupInfo through proposals and commits. It holds no group secret and can
+// therefore check neither membership tags, nor confirmation tags, nor that
+// path secrets decrypt. SelfRemove (draft-ietf-mls-extensions), Replace and
+// leaf_node_epoch (draft-barnes-mls-replace) are read here too, under
+// configurable code points (Registry).
+//
+// The package is pure: no clock, goroutine, logger or I/O. Values are immutable
+// once made; nothing here changes its input. What is decoded points into the
+// bytes it was decoded from, which must not be changed afterwards.
+//
+// Where to find what:
+//
+//	RFC 9420         file
+//	Section 2.1      codec/codec.go       presentation language
+//	Section 5.1, 5.2 ciphersuite.go, signer.go
+//	Section 5.3      credential.go
+//	Section 6        framing.go
+//	Section 7.1, 7.4-7.7  tree.go
+//	Section 7.2      leafnode.go
+//	Section 7.8, 7.9 treehash.go
+//	Section 8.1      groupcontext.go
+//	Section 8.2      transcript.go
+//	Section 10       keypackage.go
+//	Section 11.1, 12.1.8.1, 13.4  extension.go
+//	Section 12.1     proposal.go
+//	Section 12.1.8   external.go
+//	Section 12.2, 12.3  proposallist.go
+//	Section 12.4     commit.go, publicgroup.go
+//	Section 12.4.3   groupinfo.go
+//	Appendix C       treemath.go
+package mlscore
