@@ -128,6 +128,14 @@ func ReadFramedContent(r *codec.Reader, reg *Registry) FramedContent {
 		AuthenticatedData: r.Opaque(),
 		ContentType:       ContentType(r.Uint8()),
 	}
+	c.ReadBody(r, reg)
+	c.raw = r.Since(start)
+	return c
+}
+
+// ReadBody reads the content that content_type selects, and nothing before it:
+// what PrivateMessageContent begins with (RFC 9420, Section 6.3.1).
+func (c *FramedContent) ReadBody(r *codec.Reader, reg *Registry) {
 	switch c.ContentType {
 	case ContentTypeApplication:
 		c.ApplicationData = r.Opaque()
@@ -138,8 +146,6 @@ func ReadFramedContent(r *codec.Reader, reg *Registry) FramedContent {
 	default:
 		r.Fail("content_type %d", c.ContentType)
 	}
-	c.raw = r.Since(start)
-	return c
 }
 
 // Append appends the encoding of the fields.
