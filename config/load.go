@@ -5,9 +5,11 @@ import (
 	"encoding"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,13 +34,17 @@ func Load(path string, environ []string) (*Config, error) {
 			return nil, fmt.Errorf("configuration: %w", err)
 		}
 	}
-	env := variables(environ)
+	return load(path, text, variables(environ))
+}
+
+// load is [Load] with the file read.
+func load(path string, text []byte, env map[string]string) (*Config, error) {
 	file := &fileCodec{}
 	cfg, found, err := merge(text, file, env)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	doc := file.document()
+	doc := file.doc
 	for _, p := range doc.problems {
 		p.Source = path
 	}
@@ -100,8 +106,6 @@ func (c *fileCodec) Decode(text []byte, into map[string]any) error {
 // Encode implements [viper.Encoder]; nothing is ever written.
 func (c *fileCodec) Encode(map[string]any) ([]byte, error) { return nil, errors.ErrUnsupported }
 
-func (c *fileCodec) document() *document { return c.doc }
-
 // fromEnvironment reads the values of all variables that are ours, by key.
 func fromEnvironment(env map[string]string) (map[string]any, problems) {
 	defaults := Default()
@@ -127,7 +131,7 @@ func fromEnvironment(env map[string]string) (map[string]any, problems) {
 	for _, name := range testVariables {
 		known[name] = true
 	}
-	for name := range env {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if strings.HasPrefix(name, envPrefix) && !known[name] {
 			found = append(found, &Problem{Source: name, Text: "unknown environment variable"})
 		}
