@@ -1,0 +1,426 @@
+package mlscore
+
+import (
+	"bytes"
+	"slices"
+)
+
+// Provisional is a group after the proposals of a commit and before its path
+// (RFC 9420, Section 12.4.1). A committing member makes one to build its path.
+type Provisional struct {
+	// Edit is the tree after the proposals, and after MergePath with the path.
+	Edit *TreeEdit
+	// Committer is the committer's leaf: for an external commit, the leaf that
+	// it will have.
+	Committer LeafIndex
+	// External says whether this is an external commit.
+	External bool
+	// Applied are the proposals in the order of their list.
+	Applied []AppliedProposal
+	// Extensions are the GroupContext's after the proposals.
+	Extensions Extensions
+	// PathRequired says whether the commit must have a path.
+	PathRequired bool
+	// Removed, Updated and Added are the leaves that proposals changed, ascending.
+	Removed, Updated, Added []LeafIndex
+
+	group *PublicGroup
+	keys  newKeys
+	flags []string
+}
+
+// Prepare resolves the proposals of a commit, judges them and applies them to a
+// copy of the tree, in the order GroupContextExtensions, Update, Replace,
+// SelfRemove, Remove, Add (RFC 9420, Section 12.3). The sender is a member or
+// new_member_commit.
+func (g *PublicGroup) Prepare(committer Sender, proposals []ProposalOrRef) (*Provisional, error) {
+	applied, err := g.resolve(committer, proposals)
+	if err != nil {
+		return nil, err
+	}
+	p := &Provisional{
+		Edit: g.tree.Edit(), Committer: committer.LeafIndex, External: committer.Type == SenderTypeNewMemberCommit,
+		Applied: applied, Extensions: g.context.Extensions, PathRequired: pathRequired(applied), group: g,
+	}
+	if p.External {
+		err = checkExternalList(applied)
+	} else {
+		err = checkMemberList(committer.LeafIndex, applied)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := g.checkFollowable(applied); err != nil {
+		return nil, err
+	}
+	if err := p.apply(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// apply changes the tree and the extensions (RFC 9420, Section 12.3).
+func (p *Provisional) apply() error {
+	var adds []*LeafNode
+	for _, a := range p.Applied {
+		switch q := a.Proposal; {
+		case q.Type == ProposalTypeGroupContextExtensions:
+			p.Extensions = q.Extensions
+		case q.Type == ProposalTypeAdd:
+			adds = append(adds, q.KeyPackage.LeafNode)
+		}
+	}
+	if err := p.each(func(a AppliedProposal) error {
+		switch {
+		case a.Proposal.Type == ProposalTypeUpdate:
+			return p.update(a.Sender.LeafIndex, a.Proposal.LeafNode)
+		case a.Proposal.isReplace:
+			return p.update(a.Proposal.Replaced, a.Proposal.LeafNode)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := p.each(func(a AppliedProposal) error {
+		switch {
+		case a.Proposal.isSelfRemove:
+			return p.remove(a.Sender.LeafIndex)
+		case a.Proposal.Type == ProposalTypeRemove:
+			return p.remove(a.Proposal.Removed)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for _, leaf := range adds {
+		index, err := p.Edit.Add(leaf)
+		if err != nil {
+			return err
+		}
+		p.Added = append(p.Added, index)
+		p.keys.leaf(index, leaf)
+	}
+	p.Edit.Truncate()
+	if p.External {
+		p.Committer = p.Edit.LeftmostBlank()
+	}
+	slices.Sort(p.Removed)
+	slices.Sort(p.Updated)
+	slices.Sort(p.Added)
+	return nil
+}
+
+func (p *Provisional) each(do func(AppliedProposal) error) error {
+	for _, a := range p.Applied {
+		if err := do(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Provisional) update(index LeafIndex, leaf *LeafNode) error {
+	p.Updated = append(p.Updated, index)
+	p.keys.leaf(index, leaf)
+	return p.Edit.Update(index, leaf)
+}
+
+func (p *Provisional) remove(index LeafIndex) error {
+	p.Removed = append(p.Removed, index)
+	return p.Edit.Remove(index)
+}
+
+// MergePath judges a commit's path and puts it into the tree (RFC 9420,
+// Sections 7.5, 7.9 and 12.4.2).
+func (p *Provisional) MergePath(path *UpdatePath) error {
+	g, leaf := p.group, path.LeafNode
+	if leaf.Source != LeafNodeSourceCommit {
+		return invalid("12.4.2", "a path whose leaf has source %d", leaf.Source)
+	}
+	if err := leaf.VerifySignature(g.suite, g.context.GroupID, p.Committer); err != nil {
+		return err
+	}
+	if p.External {
+		if err := p.Edit.SetLeaf(p.Committer, leaf); err != nil {
+			return err
+		}
+		p.Added = insertSorted(p.Added, p.Committer)
+	} else {
+		if current := g.tree.Leaf(p.Committer); bytes.Equal(leaf.EncryptionKey, current.EncryptionKey) {
+			return invalid("12.4.2", "the path's leaf keeps its encryption_key")
+		}
+		p.Updated = insertSorted(p.Updated, p.Committer)
+	}
+	p.keys.leaf(p.Committer, leaf)
+	for i := range path.Nodes {
+		p.keys.encryption = append(p.keys.encryption, path.Nodes[i].EncryptionKey)
+	}
+	// The keys are compared with the tree as it is before the path: a key of
+	// the committer's old direct path must not come back either.
+	if err := p.keys.check(g.tree, p.Edit); err != nil {
+		return err
+	}
+	p.flagCiphertexts(path)
+	return p.Edit.MergePath(p.Committer, path)
+}
+
+// flagCiphertexts compares the number of encrypted path secrets with the
+// members that need one (RFC 9420, Section 7.6). Members look at their own
+// only, so a difference is accepted.
+func (p *Provisional) flagCiphertexts(path *UpdatePath) {
+	nodes := p.Edit.FilteredDirectPath(p.Committer)
+	if len(nodes) != len(path.Nodes) {
+		return // refused by the merge
+	}
+	for i, node := range nodes {
+		want := 0
+		for _, x := range p.Edit.Resolution(copathChild(node, p.Committer)) {
+			if !x.IsLeaf() || !slices.Contains(p.Added, x.LeafIndex()) {
+				want++
+			}
+		}
+		if len(path.Nodes[i].EncryptedPathSecret) != want {
+			p.flags = append(p.flags, "encrypted_path_secret_count")
+			return
+		}
+	}
+}
+
+// copathChild is the child of a node of a leaf's direct path that is not on it.
+func copathChild(node NodeIndex, leaf LeafIndex) NodeIndex {
+	if node.Left().covers(leaf) {
+		return node.Right()
+	}
+	return node.Left()
+}
+
+func insertSorted(list []LeafIndex, x LeafIndex) []LeafIndex {
+	i, found := slices.BinarySearch(list, x)
+	if found {
+		return list
+	}
+	return slices.Insert(slices.Clone(list), i, x)
+}
+
+// finish checks the tree that the commit leads to and gives the group of the
+// next epoch, all but its transcript hashes.
+func (p *Provisional) finish(path *UpdatePath) (*PublicGroup, error) {
+	g := p.group
+	if path == nil {
+		if p.PathRequired {
+			return nil, invalid("12.4", "a commit without path, which its proposals require")
+		}
+		if err := p.keys.check(g.tree, p.Edit); err != nil {
+			return nil, err
+		}
+	} else if err := p.MergePath(path); err != nil {
+		return nil, err
+	}
+	tree := p.Edit.Tree()
+	senders := g.senders
+	if p.extensionsChanged() {
+		var err error
+		if senders, err = checkGroupExtensions(g.suite, p.Extensions, tree); err != nil {
+			return nil, err
+		}
+	}
+	for _, index := range p.Updated {
+		if err := checkLeafFits(tree.Leaf(index), index, p.Extensions, tree); err != nil {
+			return nil, err
+		}
+	}
+	for _, index := range p.Added {
+		if err := checkLeafFits(tree.Leaf(index), index, p.Extensions, tree); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.checkTypesSupported(tree); err != nil {
+		return nil, err
+	}
+	context := g.context
+	context.Epoch++
+	context.TreeHash = tree.TreeHash()
+	context.Extensions = p.Extensions
+	return &PublicGroup{suite: g.suite, registry: g.registry, context: context, tree: tree, senders: senders}, nil
+}
+
+func (p *Provisional) extensionsChanged() bool {
+	return slices.ContainsFunc(p.Applied, func(a AppliedProposal) bool {
+		return a.Proposal.Type == ProposalTypeGroupContextExtensions
+	})
+}
+
+// checkTypesSupported refuses a proposal of a type that a member who processes
+// the commit does not support (RFC 9420, Section 12.2): neither the added nor
+// the removed have to.
+func (p *Provisional) checkTypesSupported(tree *RatchetTree) error {
+	for _, a := range p.Applied {
+		t := a.Proposal.Type
+		if t.isDefault() || tree.SupportsProposal(t) {
+			continue
+		}
+		for index, leaf := range p.group.tree.All() {
+			if _, removed := slices.BinarySearch(p.Removed, index); !removed && !leaf.Capabilities.SupportsProposal(t) {
+				return invalid("12.2", "%s, which leaf %d does not support", t, index)
+			}
+		}
+	}
+	return nil
+}
+
+// newKeys are the public keys that a commit brings.
+type newKeys struct {
+	encryption [][]byte
+	signature  []leafKey
+}
+
+type leafKey struct {
+	index LeafIndex
+	key   []byte
+}
+
+func (k *newKeys) leaf(index LeafIndex, leaf *LeafNode) {
+	k.encryption = append(k.encryption, leaf.EncryptionKey)
+	k.signature = append(k.signature, leafKey{index, leaf.SignatureKey})
+}
+
+// check refuses a key that occurs twice among the new ones, or that a node
+// holds already which the proposals left in the tree (RFC 9420, Sections 7.3
+// and 12.4.2).
+func (k *newKeys) check(before *RatchetTree, after *TreeEdit) error {
+	seen := make(map[string]bool, len(k.encryption))
+	for _, key := range k.encryption {
+		if seen[string(key)] {
+			return invalid("12.4.2", "the encryption_key %x twice", key)
+		}
+		seen[string(key)] = true
+		if x, found := before.FindEncryptionKey(key); found && bytes.Equal(after.EncryptionKeyOf(x), key) && !k.isNew(x, after) {
+			return invalid("12.4.2", "the encryption_key %x is that of node %d", key, x)
+		}
+	}
+	leaves := make(map[string]LeafIndex, len(k.signature))
+	for _, s := range k.signature {
+		if other, twice := leaves[string(s.key)]; twice && other != s.index {
+			return invalid("7.3", "leaves %d and %d with one signature_key", other, s.index)
+		}
+		leaves[string(s.key)] = s.index
+		if i, found := before.FindSignatureKey(s.key); found && i != s.index {
+			if leaf := after.Leaf(i); leaf != nil && bytes.Equal(leaf.SignatureKey, s.key) {
+				return invalid("7.3", "the signature_key of leaf %d is that of leaf %d", s.index, i)
+			}
+		}
+	}
+	return nil
+}
+
+// isNew says whether a node of the edited tree is a leaf that the commit set:
+// its own key is no clash.
+func (k *newKeys) isNew(x NodeIndex, after *TreeEdit) bool {
+	if !x.IsLeaf() {
+		return false
+	}
+	return slices.ContainsFunc(k.signature, func(s leafKey) bool { return s.index == x.LeafIndex() })
+}
+
+// checkGroupExtensions judges the extensions of a GroupContext against all
+// members and gives the external senders (RFC 9420, Sections 11.1, 12.1.7,
+// 12.1.8.1 and 13.4).
+func checkGroupExtensions(suite *Suite, extensions Extensions, tree *RatchetTree) ([]ExternalSender, error) {
+	required, senders, err := parseGroupExtensions(suite, extensions)
+	if err != nil {
+		return nil, err
+	}
+	for i := range extensions {
+		if t := extensions[i].Type; !tree.SupportsExtension(t) {
+			return nil, invalid("13.4", "a member does not support the GroupContext's extension 0x%04x", uint16(t))
+		}
+	}
+	for _, t := range required.Extensions {
+		if !tree.SupportsExtension(t) {
+			return nil, invalid("11.1", "a member does not support the required extension 0x%04x", uint16(t))
+		}
+	}
+	for _, t := range required.Proposals {
+		if !tree.SupportsProposal(t) {
+			return nil, invalid("11.1", "a member does not support the required proposal type %s", t)
+		}
+	}
+	for _, t := range required.Credentials {
+		if !tree.SupportsCredential(t) {
+			return nil, invalid("11.1", "a member does not support the required credential type 0x%04x", uint16(t))
+		}
+	}
+	return senders, nil
+}
+
+func parseGroupExtensions(suite *Suite, extensions Extensions) (required RequiredCapabilities, senders []ExternalSender, err error) {
+	if data, ok := extensions.Find(ExtensionTypeRequiredCapabilities); ok {
+		if required, err = ParseRequiredCapabilities(data); err != nil {
+			return required, nil, err
+		}
+	}
+	if data, ok := extensions.Find(ExtensionTypeExternalSenders); ok {
+		if senders, err = ParseExternalSenders(data); err != nil {
+			return required, nil, err
+		}
+	}
+	for i := range senders {
+		if err := suite.CheckSignatureKey(senders[i].SignatureKey); err != nil {
+			return required, nil, err
+		}
+	}
+	return required, senders, nil
+}
+
+// checkLeafFits judges a leaf against the group that it is in (RFC 9420,
+// Section 7.3): its extensions and credential, and what the group needs.
+func checkLeafFits(leaf *LeafNode, index LeafIndex, group Extensions, tree *RatchetTree) error {
+	c := &leaf.Capabilities
+	for i := range leaf.Extensions {
+		if t := leaf.Extensions[i].Type; !c.SupportsExtension(t) {
+			return invalid("7.3", "leaf %d has the extension 0x%04x, which its capabilities do not list", index, uint16(t))
+		}
+	}
+	for i := range group {
+		if t := group[i].Type; !c.SupportsExtension(t) {
+			return invalid("13.4", "leaf %d does not support the GroupContext's extension 0x%04x", index, uint16(t))
+		}
+	}
+	if data, ok := group.Find(ExtensionTypeRequiredCapabilities); ok {
+		required, err := ParseRequiredCapabilities(data)
+		if err != nil {
+			return err
+		}
+		if !c.meets(&required) {
+			return invalid("11.1", "leaf %d lacks a required capability", index)
+		}
+	}
+	if !tree.SupportsCredential(leaf.Credential.Type) {
+		return invalid("7.3", "a member does not support the credential type 0x%04x of leaf %d", uint16(leaf.Credential.Type), index)
+	}
+	for _, t := range tree.CredentialTypesInUse() {
+		if !c.SupportsCredential(t) {
+			return invalid("7.3", "leaf %d does not support the credential type 0x%04x, which is in use", index, uint16(t))
+		}
+	}
+	return nil
+}
+
+func (c *Capabilities) meets(required *RequiredCapabilities) bool {
+	for _, t := range required.Extensions {
+		if !c.SupportsExtension(t) {
+			return false
+		}
+	}
+	for _, t := range required.Proposals {
+		if !c.SupportsProposal(t) {
+			return false
+		}
+	}
+	for _, t := range required.Credentials {
+		if !c.SupportsCredential(t) {
+			return false
+		}
+	}
+	return true
+}
