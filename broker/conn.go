@@ -1,0 +1,131 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// Conn is the way to a NATS server elsewhere.
+type Conn struct {
+	// URL is the server, or several separated by commas. Empty: the embedded
+	// server is used.
+	URL string
+	// Credentials is the path of a .creds file, read again at each reconnect.
+	// Optional, as is all that follows.
+	Credentials string
+	// NKey is the path of a file with an NKey user seed.
+	NKey string
+	// CA, Cert and Key are paths of PEM files.
+	CA, Cert, Key string
+	// Name is what the server lists the connection as.
+	Name string
+	// Domain is the JetStream domain; APIPrefix the prefix of its API where the
+	// account imports it under another. At most one is set.
+	Domain, APIPrefix string
+}
+
+const (
+	connectTimeout = 5 * time.Second
+	pingInterval   = 15 * time.Second
+	reconnectWait  = 500 * time.Millisecond
+	drainTimeout   = 20 * time.Second
+	// apiTimeout bounds one request to JetStream.
+	apiTimeout = 5 * time.Second
+)
+
+// natsOptions are those of a daemon that must know the outcome of each write:
+// it reconnects for ever, notices a silent server within half a minute, and
+// buffers nothing while it is disconnected.
+func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
+	name := c.Name
+	if name == "" {
+		name = serviceName
+	}
+	opts := []nats.Option{
+		nats.Name(name),
+		nats.MaxReconnects(-1),
+		nats.RetryOnFailedConnect(true),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectBufSize(-1),
+		nats.PingInterval(pingInterval),
+		nats.Timeout(connectTimeout),
+		nats.DrainTimeout(drainTimeout),
+		nats.IgnoreAuthErrorAbort(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("disconnected from NATS", zap.Error(err)) }),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			subject := ""
+			if sub != nil {
+				subject = sub.Subject
+			}
+			log.Warn("NATS reports an error", zap.String("subject", subject), zap.Error(err))
+		}),
+	}
+	if c.Credentials != "" {
+		opts = append(opts, nats.UserCredentials(c.Credentials))
+	}
+	if c.NKey != "" {
+		opt, err := nats.NkeyOptionFromSeed(c.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("nkey: %w", err)
+		}
+		opts = append(opts, opt)
+	}
+	if c.CA != "" {
+		opts = append(opts, nats.RootCAs(c.CA))
+	}
+	if c.Cert != "" {
+		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
+	}
+	return opts, nil
+}
+
+// jetStream is the client of JetStream on a connection, and the prefix of its
+// API's subjects.
+func (c Conn) jetStream(nc *nats.Conn) (jetstream.JetStream, string, error) {
+	timeout := jetstream.WithDefaultTimeout(apiTimeout)
+	switch {
+	case c.Domain != "" && c.APIPrefix != "":
+		return nil, "", errors.New("a JetStream domain and an API prefix exclude each other")
+	case c.Domain != "":
+		js, err := jetstream.NewWithDomain(nc, c.Domain, timeout)
+		return js, "$JS." + c.Domain + ".API.", err
+	case c.APIPrefix != "":
+		js, err := jetstream.NewWithAPIPrefix(nc, c.APIPrefix, timeout)
+		return js, strings.TrimSuffix(c.APIPrefix, ".") + ".", err
+	}
+	js, err := jetstream.New(nc, timeout)
+	return js, "$JS.API.", err
+}
+
+// drain leaves the server in order and waits until that is done.
+func drain(ctx context.Context, nc *nats.Conn) error {
+	closed := nc.StatusChanged(nats.CLOSED)
+	if err := nc.Drain(); err != nil {
+		nc.Close()
+		return ignoreClosed(err)
+	}
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		nc.Close()
+		return fmt.Errorf("draining the NATS connection: %w", ctx.Err())
+	}
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) || errors.Is(err, nats.ErrConnectionReconnecting) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,48 @@
+package broker
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// testServer is an embedded server on a folder of its own, with a connection.
+func testServer(t *testing.T) (*embedded, jetstream.JetStream, *nats.Conn) {
+	t.Helper()
+	e, err := startEmbedded(Embedded{StateDir: t.TempDir(), SyncLater: true}, defaultMessageBytes, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	nc, err := nats.Connect("", nats.InProcessServer(e.server))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e, js, nc
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func testAssets(partitions int) assets {
+	return assets{
+		names: names{"leave", partitions}, maxMessage: defaultMessageBytes, pinTTL: time.Second, ackWait: time.Second,
+		eventMaxAge: time.Hour, tenants: []string{"acme", "globex"},
+	}
+}
