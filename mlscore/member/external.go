@@ -1,0 +1,140 @@
+package member
+
+import (
+	"leavebroker/mlscore"
+	"leavebroker/mlscore/codec"
+)
+
+// ExternalJoinOptions say how to join by an external commit. The zero value
+// joins with nothing but the own leaf.
+type ExternalJoinOptions struct {
+	// RatchetTree is the data of a ratchet_tree extension; nil where the
+	// GroupInfo carries it.
+	RatchetTree []byte
+	// Resync removes the leaf that has this client's signature key, if there is
+	// one: the client was a member and lost its state.
+	Resync bool
+	// Pending are proposals sent in this epoch, encoded MLSMessages. The
+	// SelfRemoves among them are included by reference; others cannot be.
+	Pending [][]byte
+	// Proposals are further proposals by value: PSK proposals.
+	Proposals []*mlscore.Proposal
+	// AuthenticatedData travels in the clear with the commit.
+	AuthenticatedData []byte
+}
+
+// JoinExternal joins a group by an external commit (RFC 9420, Section
+// 12.4.3.2). The GroupInfo is an encoded MLSMessage with external_pub. The
+// result is the group in its new epoch and the commit: the caller drops the
+// group if the delivery service refuses the commit.
+func (c *Client) JoinExternal(groupInfo []byte, opts ExternalJoinOptions) (*Group, *Commit, error) {
+	m, err := mlscore.ParseMLSMessage(groupInfo, c.registry())
+	if err != nil {
+		return nil, nil, err
+	}
+	if m.GroupInfo == nil {
+		return nil, nil, invalid("12.4.3.2", "wire_format %d is no GroupInfo", m.WireFormat)
+	}
+	s, err := c.suite()
+	if err != nil {
+		return nil, nil, err
+	}
+	if suite := m.GroupInfo.GroupContext.CipherSuite; suite != c.CipherSuite {
+		return nil, nil, invalid("12.4.3.2", "a group of suite 0x%04x for a client of suite 0x%04x", uint16(suite), uint16(c.CipherSuite))
+	}
+	public, err := c.Shared.publicGroup(s, m.GroupInfo, opts.RatchetTree, mlscore.Options{Registry: c.registry()})
+	if err != nil {
+		return nil, nil, err
+	}
+	b := &commitBuilder{
+		client: c, next: c, suite: s, public: public, findPSK: c.findPSK,
+		content: &mlscore.AuthenticatedContent{WireFormat: mlscore.WireFormatPublicMessage, Content: mlscore.FramedContent{
+			GroupID: public.GroupID(), Epoch: public.Epoch(), ContentType: mlscore.ContentTypeCommit,
+			Sender: mlscore.Sender{Type: mlscore.SenderTypeNewMemberCommit}, AuthenticatedData: opts.AuthenticatedData,
+		}},
+	}
+	list, err := b.externalProposals(m.GroupInfo, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := b.build(list); err != nil {
+		return nil, nil, err
+	}
+	return b.finishExternal()
+}
+
+// externalProposals lists what an external commit contains, and draws its init
+// secret (RFC 9420, Section 8.3).
+func (b *commitBuilder) externalProposals(gi *mlscore.GroupInfo, opts ExternalJoinOptions) ([]mlscore.ProposalOrRef, error) {
+	data, ok := gi.Extensions.Find(mlscore.ExtensionTypeExternalPub)
+	if !ok {
+		return nil, invalid("12.4.3.2", "a GroupInfo without external_pub")
+	}
+	r := codec.NewReader(data)
+	externalPub := r.Opaque()
+	if err := r.Finish(); err != nil {
+		return nil, err
+	}
+	kemOutput, init, err := b.suite.externalInit(b.client.random(), externalPub)
+	if err != nil {
+		return nil, err
+	}
+	b.init = init
+	list := []mlscore.ProposalOrRef{{Proposal: &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: kemOutput}}}
+	if opts.Resync {
+		if leaf, found := b.public.Tree().FindSignatureKey(b.client.Signer.PublicKey()); found {
+			list = append(list, mlscore.ProposalOrRef{Proposal: Remove(leaf)})
+		}
+	}
+	for _, p := range opts.Proposals {
+		list = append(list, mlscore.ProposalOrRef{Proposal: p})
+	}
+	references, err := b.stagePending(opts.Pending)
+	return append(list, references...), err
+}
+
+// stagePending receives the pending proposals and gives references to the
+// SelfRemoves among them, one for each leaf.
+func (b *commitBuilder) stagePending(pending [][]byte) (refs []mlscore.ProposalOrRef, err error) {
+	leaving := make(map[mlscore.LeafIndex]bool)
+	for _, message := range pending {
+		m, err := mlscore.ParseMLSMessage(message, b.client.registry())
+		if err != nil {
+			return nil, err
+		}
+		if m.PublicMessage == nil || m.PublicMessage.Content.ContentType != mlscore.ContentTypeProposal {
+			return nil, invalid("12.4.3.2", "a pending message that is no proposal in a PublicMessage")
+		}
+		staged, err := b.client.Shared.stage(b.public, &m.PublicMessage.AuthenticatedContent, m.PublicMessage.MembershipTag)
+		if err != nil {
+			return nil, err
+		}
+		p := staged.Proposal
+		if p.Invalid == nil && p.Proposal.IsSelfRemove() && claim(leaving, p.Sender.LeafIndex) {
+			refs = append(refs, mlscore.ProposalOrRef{Reference: p.Ref})
+		}
+		b.public = staged.Next()
+	}
+	return refs, nil
+}
+
+// finishExternal judges the external commit as a receiver would, and enters the
+// epoch that it leads to.
+func (b *commitBuilder) finishExternal() (*Group, *Commit, error) {
+	message, tag, err := protect(b.client.Mutate, b.suite, nil, b.client.random(), b.content)
+	if err != nil {
+		return nil, nil, err
+	}
+	commit := &Commit{Message: message}
+	if commit.Staged, err = b.client.Shared.stage(b.public, b.content, tag); err != nil {
+		if b.client.Mutate != nil {
+			return nil, commit, nil
+		}
+		return nil, nil, err
+	}
+	e, err := b.epoch(b.client.Shared.canonical(commit.Staged.Next()))
+	if err != nil {
+		return nil, nil, err
+	}
+	return newGroup(b.client, b.suite, e), commit, nil
+}
