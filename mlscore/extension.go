@@ -24,10 +24,6 @@ func (t ExtensionType) isDefault() bool {
 	return t >= ExtensionTypeApplicationID && t <= ExtensionTypeExternalSenders
 }
 
-// isGREASE says whether a registry value is one of those that are reserved for
-// GREASE: 0x0A0A, 0x1A1A … 0xEAEA (RFC 9420, Section 13.5).
-func isGREASE(v uint16) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff && v != 0xfafa }
-
 // Extension is one extension, its data undecoded (RFC 9420, Section 13.4).
 type Extension struct {
 	Type ExtensionType
