@@ -1,0 +1,191 @@
+package intents
+
+import (
+	"slices"
+	"time"
+
+	"leavebroker/mlscore"
+)
+
+// Due is what ought to be done now. It is level-triggered: what it names stays
+// due until an input says that it was done. Effects come in this order: an
+// Order's proposals are stored in the log before anybody sees them, and folded
+// as KindRemoval after; an answer is stored before a proposal relies on it.
+type Due struct {
+	Propose *Order     // nil: nothing
+	Ask     []Question // for the Authentication Service
+	Control []Control  // timers that came due, to be stored in the log
+	Wake    time.Time  // when to look again if no input comes; zero: never
+}
+
+// Order is the removals to sign and store for one epoch, as one Output.
+type Order struct {
+	Epoch   uint64
+	Leaves  []mlscore.LeafIndex // ascending
+	Intents []string            // those that they answer, by submission
+}
+
+// Due tells what ought to be done at a time.
+func (s *State) Due(now time.Time) Due {
+	var d Due
+	s.dueTimers(&d, now)
+	if s.able() {
+		s.dueProposals(&d, now)
+		s.dueQuestions(&d)
+	}
+	return d
+}
+
+// wakeAt asks to look again at a time, unless that is asked for earlier.
+func (d *Due) wakeAt(t time.Time) {
+	if d.Wake.IsZero() || t.Before(d.Wake) {
+		d.Wake = t
+	}
+}
+
+// dueTimers ends parked intents that waited for too long.
+func (s *State) dueTimers(d *Due, now time.Time) {
+	for _, p := range s.parked {
+		op, at := s.timer(p)
+		switch {
+		case op == "":
+		case at.After(now):
+			d.wakeAt(at)
+		default:
+			d.Control = append(d.Control, Control{Op: op, Intent: p.id, Seq: p.seq, By: "timer"})
+		}
+	}
+}
+
+// timer is what ends a parked intent next, and when; "" if time alone does not.
+func (s *State) timer(p *parkedIntent) (op string, at time.Time) {
+	if s.policy.ParkTTL > 0 {
+		op, at = OpExpire, p.since.Add(s.policy.ParkTTL)
+	}
+	lagged := p.reason == ErrLeafRefMismatch.Error() && p.epochs < s.epochs && !s.gap && s.trusted
+	if reject := p.since.Add(s.policy.LagWindow); lagged && (op == "" || reject.Before(at)) {
+		op, at = OpReject, reject
+	}
+	return op, at
+}
+
+// able says whether the group is in a state to act on at all.
+func (s *State) able() bool {
+	return s.group != nil && s.closed == "" && !s.gap && s.trusted && len(s.open) > 0
+}
+
+func (s *State) dueProposals(d *Due, now time.Time) {
+	if !s.authorised() || s.sole {
+		return
+	}
+	order := s.order()
+	if order == nil {
+		return
+	}
+	if at := s.epochBegan.Add(s.policy.MinEpoch); s.policy.MinEpoch > 0 && at.After(now) {
+		d.wakeAt(at)
+		return
+	}
+	d.Propose = order
+}
+
+// order is the removals that are wanted and not out in this epoch; nil if none.
+func (s *State) order() *Order {
+	if len(s.wanting) == 0 {
+		return nil
+	}
+	order := &Order{Epoch: s.group.Epoch()}
+	out := s.outputs[order.Epoch]
+	leaving := s.selfRemoves()
+	var answered []*record
+	for _, id := range s.wanting {
+		r, _ := s.records.get(id)
+		wanted := false
+		for _, leaf := range r.actionable(s.policy) {
+			if leaving[leaf] || out != nil && has(out.leaves, leaf) || s.group.Tree().LeafBytes(leaf) == nil {
+				continue
+			}
+			order.Leaves, wanted = append(order.Leaves, leaf), true
+		}
+		if wanted {
+			answered = append(answered, r)
+		}
+	}
+	if len(order.Leaves) == 0 {
+		return nil
+	}
+	slices.SortFunc(answered, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
+	for _, r := range answered {
+		order.Intents = append(order.Intents, r.id)
+	}
+	slices.Sort(order.Leaves)
+	order.Leaves = slices.Compact(order.Leaves)
+	return order
+}
+
+// selfRemoves are the leaves that proposed to remove themselves in this epoch.
+func (s *State) selfRemoves() map[mlscore.LeafIndex]bool {
+	var leaving map[mlscore.LeafIndex]bool
+	for p := range s.group.Proposals() {
+		if p.Proposal.IsSelfRemove() && p.Invalid == nil {
+			if leaving == nil {
+				leaving = make(map[mlscore.LeafIndex]bool)
+			}
+			leaving[p.Sender.LeafIndex] = true
+		}
+	}
+	return leaving
+}
+
+// dueQuestions asks for the candidates without an answer.
+func (s *State) dueQuestions(d *Due) {
+	for _, r := range s.open {
+		a := r.association
+		if a == nil {
+			continue
+		}
+		q := Question{Intent: r.id, Epoch: s.group.Epoch(), Sender: candidate(r.intent.SenderIndex, r.sender), Failed: a.failed}
+		for _, index := range a.candidates(s.group, r.intent.SenderIndex) {
+			if leaf := s.group.Tree().Leaf(index); leaf != nil {
+				q.Candidates = append(q.Candidates, candidate(index, leaf))
+			}
+		}
+		if len(q.Candidates) > 0 {
+			d.Ask = append(d.Ask, q)
+		}
+	}
+}
+
+// Pending is what an external joiner includes, and what a delivery service may
+// demand of a commit.
+type Pending struct {
+	Epoch                  uint64   `json:"epoch"`
+	Proposals              [][]byte `json:"proposals"`                // ours of this epoch: MLSMessages
+	SelfRemoves            [][]byte `json:"self_removes"`             // MLSMessages
+	LeafOperationProposals [][]byte `json:"leaf_operation_proposals"` // Proposals
+	MustReference          [][]byte `json:"must_reference"`           // ProposalRefs
+}
+
+// Pending gives what is pending in the current epoch; nothing while the group
+// is not known.
+func (s *State) Pending() Pending {
+	p := Pending{Proposals: [][]byte{}, SelfRemoves: [][]byte{}, LeafOperationProposals: [][]byte{}, MustReference: [][]byte{}}
+	if s.group == nil {
+		return p
+	}
+	p.Epoch = s.group.Epoch()
+	for q := range s.group.Proposals() {
+		switch {
+		case q.Invalid != nil:
+			continue
+		case q.Proposal.IsSelfRemove():
+			p.SelfRemoves = append(p.SelfRemoves, q.Message())
+		case q.Proposal.Type == mlscore.ProposalTypeRemove && q.Sender.Type == mlscore.SenderTypeExternal && s.isOurs(s.group, q.Sender):
+			p.Proposals = append(p.Proposals, q.Message())
+		default:
+			continue
+		}
+		p.MustReference = append(p.MustReference, q.Ref)
+	}
+	return p
+}

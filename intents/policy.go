@@ -1,0 +1,90 @@
+package intents
+
+import (
+	"time"
+
+	"leavebroker/mlscore"
+)
+
+// Mode2 is what to do about remove_associated_members.
+type Mode2 uint8
+
+// The treatments of remove_associated_members.
+const (
+	// Mode2Allow removes those whom the Authentication Service associates.
+	Mode2Allow Mode2 = iota
+	// Mode2Hold asks an operator to approve the removal of others first.
+	Mode2Hold
+	// Mode2SenderOnly removes the sender alone.
+	Mode2SenderOnly
+)
+
+// OnError is what to do where the Authentication Service gives no answer.
+type OnError uint8
+
+// The treatments of a missing answer.
+const (
+	// OnErrorHold keeps asking; the intent is held.
+	OnErrorHold OnError = iota
+	// OnErrorSenderOnly leaves those alone who could not be decided.
+	OnErrorSenderOnly
+)
+
+// Policy is one tenant's rules. It is not changed while a State uses it; every
+// replay of a log needs the same Policy for the same result.
+type Policy struct {
+	// Tenant is part of the identifier of every intent.
+	Tenant string
+	// Registry holds the code points; nil is mlscore.DefaultRegistry.
+	Registry *mlscore.Registry
+	// WireFormat is that of intents; 0 is DefaultWireFormat.
+	WireFormat mlscore.WireFormat
+	// SenderKeys are the public keys of our signers.
+	SenderKeys [][]byte
+	// InfoTrustDS says that the delivery service vouches for GroupInfos:
+	// proposals go out before a member's signature proves one.
+	InfoTrustDS bool
+
+	// Mode2 is what remove_associated_members does.
+	Mode2 Mode2
+	// Association says whether an Authentication Service can be asked. If not,
+	// remove_associated_members removes the sender alone.
+	Association bool
+	// OnError tells what happens where it gives no answer.
+	OnError OnError
+	// MaxAssociated is the number of others that one intent may remove without
+	// an operator's approval; 0 is no limit.
+	MaxAssociated int
+	// MaxFraction is the same as a fraction of the members; 0 is no limit.
+	MaxFraction float64
+
+	// ParkTTL is how long an intent may wait to be judged; 0 is for ever.
+	ParkTTL time.Duration
+	// LagWindow is how long our view of a group may lag behind: an unknown leaf
+	// reference is refused that long after it came, and an epoch later.
+	LagWindow time.Duration
+	// ReceiptTTL is how long ended intents are remembered; 0 is for ever.
+	ReceiptTTL time.Duration
+	// StalledAfter is the number of epochs that ended without the removal we
+	// proposed, after which the intent is reported as stalled; 0 is never.
+	StalledAfter int
+	// MinEpoch is how old an epoch has to be before we propose in it.
+	MinEpoch time.Duration
+}
+
+func (p *Policy) registry() *mlscore.Registry {
+	if p.Registry == nil {
+		return mlscore.DefaultRegistry()
+	}
+	return p.Registry
+}
+
+func (p *Policy) wireFormat() mlscore.WireFormat {
+	if p.WireFormat == 0 {
+		return DefaultWireFormat
+	}
+	return p.WireFormat
+}
+
+// associates says whether remove_associated_members removes others at all.
+func (p *Policy) associates() bool { return p.Association && p.Mode2 != Mode2SenderOnly }

@@ -1,0 +1,189 @@
+package intents
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"slices"
+
+	"leavebroker/mlscore"
+)
+
+// commitHash names a commit: SHA-256 of its AuthenticatedContent, as hex.
+func commitHash(m *mlscore.PublicMessage) string {
+	sum := sha256.Sum256(m.AuthenticatedContent.Append(nil))
+	return hexOf(sum[:])
+}
+
+func (x *step) foldClosed() {
+	var closed Closed
+	if err := decodeJSON(x.in.Data, &closed); err != nil {
+		x.refuse(ReasonMalformed, "%v", err)
+		return
+	}
+	if closed.Reason == "" {
+		closed.Reason = "closed"
+	}
+	x.deleted = true
+	x.close(closed.Reason)
+}
+
+// close ends every open intent: nothing follows in this group. The notices
+// name the leaves that stay.
+func (x *step) close(reason string) {
+	x.closed, x.gap = reason, false
+	for _, r := range slices.Clone(x.open) {
+		x.end(r, outcome{StateRejected, ReasonGroupClosed}, r.targets())
+	}
+	parked := x.parked
+	x.parked, x.ownsParked = nil, true
+	for _, p := range parked {
+		if r, known := x.records.get(p.id); known && r.state == StateParked {
+			x.end(r, outcome{StateRejected, ReasonGroupClosed}, nil)
+		}
+	}
+}
+
+// foldRemoval notes what the broker sent out. It is a fact whenever it is
+// learned: for an epoch that is over it says nothing any more, for a later one
+// it waits.
+func (x *step) foldRemoval() {
+	var out Output
+	if err := decodeJSON(x.in.Data, &out); err != nil {
+		x.refuse(ReasonMalformed, "%v", err)
+		return
+	}
+	if !bytes.Equal(out.GroupID, x.groupID) {
+		x.refuse(ErrGroupMismatch.Error(), "an output for group %x", out.GroupID)
+		return
+	}
+	if x.group != nil && out.Epoch < x.group.Epoch() {
+		return
+	}
+	messages, leaves, ok := x.readOutput(&out)
+	if !ok {
+		return
+	}
+	fresh := x.addOutput(out.Epoch, out.Proposals, messages, leaves)
+	if x.group != nil && out.Epoch == x.group.Epoch() {
+		x.stageOwn(messages)
+	}
+	if len(fresh) > 0 {
+		x.notices = append(x.notices, Notice{Type: NoticeProposed, Epoch: out.Epoch, Leaves: fresh})
+	}
+}
+
+// readOutput decodes the removals of an output, ascending by leaf.
+func (x *step) readOutput(out *Output) (messages []*mlscore.MLSMessage, leaves []mlscore.LeafIndex, ok bool) {
+	for _, b := range out.Proposals {
+		m, err := mlscore.ParseMLSMessage(b, x.policy.registry())
+		if err != nil || m.PublicMessage == nil || m.PublicMessage.Content.Proposal == nil ||
+			m.PublicMessage.Content.Proposal.Type != mlscore.ProposalTypeRemove || m.PublicMessage.Content.Epoch != out.Epoch {
+			x.refuse(ReasonMalformed, "an output with %d bytes that are no Remove for epoch %d", len(b), out.Epoch)
+			return nil, nil, false
+		}
+		messages = append(messages, m)
+		leaves = append(leaves, m.PublicMessage.Content.Proposal.Removed)
+	}
+	return messages, leaves, true
+}
+
+// addOutput adds removals to what was sent out in an epoch and gives the
+// leaves that are new there.
+func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMessage, leaves []mlscore.LeafIndex) (fresh []mlscore.LeafIndex) {
+	var n output
+	if old := x.outputs[epoch]; old != nil {
+		n = *old
+	}
+	for i, leaf := range leaves {
+		if !has(n.leaves, leaf) {
+			n.leaves = with(n.leaves, leaf)
+			n.raw = append(slices.Clip(n.raw), raw[i])
+			n.messages = append(slices.Clip(n.messages), messages[i])
+			fresh = with(fresh, leaf)
+		}
+	}
+	outputs := make(map[uint64]*output, len(x.outputs)+1)
+	for e, o := range x.outputs {
+		outputs[e] = o
+	}
+	outputs[epoch] = &n
+	x.outputs = outputs
+	return fresh
+}
+
+// claim notes a removal by a key of ours that came from elsewhere: our own
+// proposal echoed, or another holder of the key.
+func (x *step) claim(p *mlscore.PendingProposal) {
+	if p.Sender.Type != mlscore.SenderTypeExternal || p.Proposal.Type != mlscore.ProposalTypeRemove || p.Invalid != nil || !x.isOurs(x.group, p.Sender) {
+		return
+	}
+	if out := x.outputs[x.group.Epoch()]; out != nil && has(out.leaves, p.Proposal.Removed) {
+		return
+	}
+	raw := p.Message()
+	m := &mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{AuthenticatedContent: *p.Content}}
+	x.addOutput(x.group.Epoch(), [][]byte{raw}, []*mlscore.MLSMessage{m}, []mlscore.LeafIndex{p.Proposal.Removed})
+}
+
+// isOurs says whether an external sender has a key of ours.
+func (s *State) isOurs(g *mlscore.PublicGroup, sender mlscore.Sender) bool {
+	senders := g.ExternalSenders()
+	return sender.SenderIndex < uint32(len(senders)) && slices.ContainsFunc(s.policy.SenderKeys, func(key []byte) bool {
+		return bytes.Equal(key, senders[sender.SenderIndex].SignatureKey)
+	})
+}
+
+func (x *step) foldAnswer() {
+	var answer Answer
+	if err := decodeJSON(x.in.Data, &answer); err != nil {
+		x.refuse(ReasonMalformed, "%v", err)
+		return
+	}
+	switch answer.Status {
+	case StatusResolved, StatusUnknown, StatusError:
+	default:
+		x.refuse(ReasonMalformed, "an answer with status %q", answer.Status)
+		return
+	}
+	r, known := x.records.get(answer.Intent)
+	if !known || r.association == nil || isTerminal(r.state) || x.group == nil || answer.Epoch > x.group.Epoch() {
+		return // too late, or for what was forgotten
+	}
+	n := *r
+	n.association = r.association.apply(&answer, x.policy, x.group, r.intent.SenderIndex, x.lives)
+	n.senderOnly = answer.Status != StatusResolved && x.policy.OnError == OnErrorSenderOnly
+	x.settle(&n)
+}
+
+func (x *step) foldControl() {
+	var c Control
+	if err := decodeJSON(x.in.Data, &c); err != nil {
+		x.refuse(ReasonMalformed, "%v", err)
+		return
+	}
+	r, known := x.records.get(c.Intent)
+	switch c.Op {
+	case OpReset:
+		x.reset, x.gap = true, x.group != nil
+		x.needInfo("reset", "an operator declared a gap")
+	case OpExpire:
+		x.unpark(c.Intent, c.Seq, outcome{StateExpired, ""})
+	case OpReject:
+		x.unpark(c.Intent, c.Seq, outcome{StateRejected, ErrLeafRefMismatch.Error()})
+	case OpApprove:
+		if known && r.association != nil && !isTerminal(r.state) {
+			n := *r
+			n.association = r.association.approve()
+			x.settle(&n)
+		}
+	case OpCancel:
+		switch {
+		case known && r.state == StateParked:
+			x.unpark(c.Intent, 0, outcome{StateCancelled, ""})
+		case known && !isTerminal(r.state):
+			x.end(r, outcome{StateCancelled, ""}, r.targets())
+		}
+	default:
+		x.refuse(ReasonMalformed, "a control %q", c.Op)
+	}
+}
