@@ -8,12 +8,20 @@ import (
 // stageCommit judges a commit whose framing and signature were checked
 // (RFC 9420, Sections 12.4.2 and 12.4.3.2).
 func (g *PublicGroup) stageCommit(a *AuthenticatedContent) (*Staged, error) {
-	commit := a.Content.Commit
-	p, err := g.Prepare(a.Content.Sender, commit.Proposals)
+	p, err := g.Prepare(a.Content.Sender, a.Content.Commit.Proposals)
 	if err != nil {
 		return nil, err
 	}
-	next, err := p.finish(commit.Path)
+	return p.Stage(a)
+}
+
+// Stage judges what follows the proposals of a commit: its path, and the group
+// that it leads to. The commit contains the prepared proposals, and its framing
+// and signature are right: a committer calls it for the commit that it has just
+// made. It uses the provisional group up.
+func (p *Provisional) Stage(a *AuthenticatedContent) (*Staged, error) {
+	g := p.group
+	next, err := p.finish(a.Content.Commit.Path)
 	if err != nil {
 		return nil, err
 	}
