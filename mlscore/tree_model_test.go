@@ -272,6 +272,31 @@ func (m *treeModel) parentHashValid() bool {
 	return true
 }
 
+// unmergedValid is the check of unmerged leaves in Section 12.4.3.1.
+func (m *treeModel) unmergedValid() bool {
+	for x := range NodeIndex(len(m.nodes)) {
+		if m.nodes[x].parent == nil {
+			continue
+		}
+		for _, i := range m.nodes[x].parent.UnmergedLeaves {
+			if uint32(i) >= m.width() || m.nodes[2*i].leaf == nil {
+				return false
+			}
+			path := DirectPath(2*NodeIndex(i), m.width())
+			at := slices.Index(path, x)
+			if at < 0 {
+				return false
+			}
+			for _, y := range path[:at] {
+				if p := m.nodes[y].parent; p != nil && !slices.Contains(p.UnmergedLeaves, i) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 // checkAgainstModel compares everything that a tree answers.
 func checkAgainstModel(t *testing.T, tree *RatchetTree, m *treeModel) {
 	t.Helper()
