@@ -23,7 +23,9 @@ const maxFile = 64 << 10
 const pemType = "PRIVATE KEY"
 
 // Load reads the key in a file. A regular file that others than its owner may
-// read or write is refused.
+// read or write is refused, by its mode; where the mode says nothing, as in
+// $CREDENTIALS_DIRECTORY of systemd, which uses access control lists, read the
+// file and Parse it.
 func Load(path string) (mlscore.Signer, error) {
 	f, err := os.Open(path)
 	if err != nil {
