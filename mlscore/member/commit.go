@@ -81,7 +81,7 @@ func (g *Group) finishCommit(b *commitBuilder, form treeForm) (*Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged, err := g.client.Shared.stage(g.epoch.public, b.content, tag)
+	staged, err := b.stage(tag)
 	if err != nil {
 		if g.client.Mutate != nil {
 			return &Commit{Message: message}, nil
@@ -178,8 +178,9 @@ func (b *commitBuilder) build(proposals []mlscore.ProposalOrRef) (err error) {
 // makePath draws new keys for the committer's path, puts them into the tree and
 // encrypts the path secrets (RFC 9420, Section 7.5).
 func (b *commitBuilder) makePath() (*mlscore.UpdatePath, error) {
-	edit, committer, s, random := b.provisional.Edit, b.provisional.Committer, b.suite, b.client.random()
-	if b.private == nil { // room for the new leaf
+	committer, s, random := b.provisional.Committer, b.suite, b.client.random()
+	edit := b.provisional.Edit.Tree().Edit() // the provisional group stays as it is, to judge the commit
+	if b.private == nil {                    // room for the new leaf
 		if err := edit.SetLeaf(committer, b.next.newLeaf(mlscore.LeafNodeSourceCommit, nil)); err != nil {
 			return nil, err
 		}
@@ -225,6 +226,19 @@ func (b *commitBuilder) deriveSecrets() {
 	b.member = s.memberSecret(b.joiner, s.pskSecret(b.psks))
 	b.secrets = s.epochSecrets(b.member, context)
 	b.content.ConfirmationTag = s.confirmationTag(b.secrets, b.context.ConfirmedTranscriptHash)
+}
+
+// stage judges the built commit as a receiver would. What the proposals do was
+// judged when they were prepared, unless the commit was spoiled since.
+func (b *commitBuilder) stage(membershipTag []byte) (*mlscore.Staged, error) {
+	if b.client.Mutate != nil {
+		return b.public.StageContent(b.content)
+	}
+	staged, err := b.provisional.Stage(b.content)
+	if err == nil {
+		b.client.Shared.remember(b.public, b.content, membershipTag, staged)
+	}
+	return staged, err
 }
 
 // epoch is the new epoch as the committer sees it, given its public state.

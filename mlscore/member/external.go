@@ -126,7 +126,7 @@ func (b *commitBuilder) finishExternal() (*Group, *Commit, error) {
 		return nil, nil, err
 	}
 	commit := &Commit{Message: message}
-	if commit.Staged, err = b.client.Shared.stage(b.public, b.content, tag); err != nil {
+	if commit.Staged, err = b.stage(tag); err != nil {
 		if b.client.Mutate != nil {
 			return nil, commit, nil
 		}

@@ -23,6 +23,7 @@ type Shared struct {
 	mu     sync.Mutex
 	staged generations[stagedKey, *stagedEntry]
 	groups generations[[sha256.Size]byte, *mlscore.PublicGroup]
+	infos  generations[[sha256.Size]byte, *mlscore.PublicGroup] // by the whole GroupInfo
 
 	open sync.Mutex // held while a GroupInfo is judged, so that it happens once
 }
@@ -55,16 +56,29 @@ func (s *Shared) stage(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, 
 	if s == nil {
 		return judge()
 	}
+	entry := s.entry(g, a, membershipTag)
+	entry.once.Do(func() { entry.staged, entry.err = judge() })
+	return entry.staged, entry.err
+}
+
+// remember enters a judgement that was made elsewhere.
+func (s *Shared) remember(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte, staged *mlscore.Staged) {
+	if s != nil {
+		entry := s.entry(g, a, membershipTag)
+		entry.once.Do(func() { entry.staged = staged })
+	}
+}
+
+func (s *Shared) entry(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte) *stagedEntry {
 	key := stagedKey{g, sha256.Sum256(append(a.Append(nil), membershipTag...))}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	entry := s.staged.find(key)
 	if entry == nil {
 		entry = &stagedEntry{}
 		s.staged.put(key, entry)
 	}
-	s.mu.Unlock()
-	entry.once.Do(func() { entry.staged, entry.err = judge() })
-	return entry.staged, entry.err
+	return entry
 }
 
 // canonical gives the one PublicGroup that stands for all equal ones at the
@@ -92,25 +106,31 @@ func (s *Shared) publicGroup(suite *suite, gi *mlscore.GroupInfo, ratchetTree []
 	if s == nil {
 		return mlscore.NewPublicGroup(gi, ratchetTree, opts)
 	}
-	interim := mlscore.InterimTranscriptHash(suite.Suite, gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag)
-	key := groupKey(gi.GroupContext.Append(nil), interim)
 	s.open.Lock()
 	defer s.open.Unlock()
+	info := sha256.Sum256(gi.Bytes())
+	interim := mlscore.InterimTranscriptHash(suite.Suite, gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag)
 	s.mu.Lock()
-	known := s.groups.find(key)
+	verified, known := s.infos.find(info), s.groups.find(groupKey(gi.GroupContext.Append(nil), interim))
 	s.mu.Unlock()
+	if verified != nil {
+		return verified, nil
+	}
+	var g *mlscore.PublicGroup
+	var err error
 	if known == nil {
-		g, err := mlscore.NewPublicGroup(gi, ratchetTree, opts)
-		if err != nil {
-			return nil, err
-		}
-		return s.canonical(g), nil
+		g, err = mlscore.NewPublicGroup(gi, ratchetTree, opts)
+	} else {
+		g, err = mlscore.NewPublicGroupWithTree(gi, known.Tree(), opts)
 	}
-	signer := known.Tree().Leaf(gi.Signer)
-	if signer == nil {
-		return nil, invalid("12.4.3", "the signer's leaf %d is blank or outside the tree", gi.Signer)
+	if err != nil {
+		return nil, err
 	}
-	return known, gi.VerifySignature(suite.Suite, signer.SignatureKey)
+	g = s.canonical(g)
+	s.mu.Lock()
+	s.infos.put(info, g)
+	s.mu.Unlock()
+	return g, nil
 }
 
 // generations is a map that forgets what was not used for a while: when the
