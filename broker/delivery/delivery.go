@@ -1,0 +1,192 @@
+// Package delivery is a small MLS delivery service (RFC 9750, Section 5) beside
+// a leave broker. It speaks the broker's NATS contract (broker/asyncapi.yaml)
+// from outside and nothing else: it hands on a group's GroupInfos and
+// handshakes in the order it accepted them, takes the broker's removals from
+// the tenant's durable consumer, and forwards intents of leaving clients. The
+// demonstration, the load generator and the tests use it; a real delivery
+// service does the same beside its own work.
+package delivery
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"leavebroker/broker"
+)
+
+// Service is the delivery service of one tenant.
+type Service struct {
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	prefix   string
+	tenant   string
+	removals jetstream.Consumer
+}
+
+// publishAttempt is how long one attempt to store a message may take, and
+// publishAttempts how many there are: together longer than a failover.
+const (
+	publishAttempt  = 2 * time.Second
+	publishAttempts = 15
+)
+
+// New connects a tenant's delivery service to a broker that runs.
+func New(ctx context.Context, nc *nats.Conn, prefix, tenant string) (*Service, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	removals, err := js.Consumer(ctx, prefix+"-log", "removals-"+tenant)
+	if err != nil {
+		return nil, fmt.Errorf("the removals of tenant %q: %w", tenant, err)
+	}
+	return &Service{nc: nc, js: js, prefix: prefix, tenant: tenant, removals: removals}, nil
+}
+
+// GroupInfo hands on a GroupInfo with its ratchet tree: an encoded MLSMessage.
+func (s *Service) GroupInfo(ctx context.Context, groupID, message []byte) error {
+	return s.store(ctx, groupID, "info", message)
+}
+
+// Commit hands on the commit that ends the current epoch. The caller accepts
+// one commit for each epoch.
+func (s *Service) Commit(ctx context.Context, groupID, message []byte) error {
+	return s.store(ctx, groupID, "commit", message)
+}
+
+// Proposal hands on a proposal of the current epoch.
+func (s *Service) Proposal(ctx context.Context, groupID, message []byte) error {
+	return s.store(ctx, groupID, "proposal", message)
+}
+
+// Closed says that a group was deleted.
+func (s *Service) Closed(ctx context.Context, groupID []byte, reason string) error {
+	body, err := json.Marshal(map[string]string{"reason": reason})
+	if err != nil {
+		return err
+	}
+	return s.store(ctx, groupID, "closed", body)
+}
+
+// store publishes until the log has acknowledged, under one random message ID:
+// it is stored once.
+func (s *Service) store(ctx context.Context, groupID []byte, kind string, body []byte) error {
+	subject := fmt.Sprintf("%s.in.%s.%s.%s", s.prefix, s.tenant, broker.GroupToken(groupID), kind)
+	id := nuid.Next()
+	var err error
+	for range publishAttempts {
+		attempt, cancel := context.WithTimeout(ctx, publishAttempt)
+		_, err = s.js.Publish(attempt, subject, body, jetstream.WithMsgID(id))
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("storing a %s: %w", kind, err)
+	}
+	return nil
+}
+
+// Verdict is the broker's answer about an intent.
+type Verdict struct {
+	ID        string `json:"id"`
+	State     string `json:"state"`
+	Reason    string `json:"reason,omitempty"`
+	Confirmed bool   `json:"confirmed,omitempty"` // by a member's signature over the epoch without the leaver
+}
+
+// SubmitIntent forwards an intent, an encoded MLSMessage, and waits a while for
+// the verdict: state stored if none came in time.
+func (s *Service) SubmitIntent(ctx context.Context, message []byte, wait time.Duration) (*Verdict, error) {
+	var v Verdict
+	err := s.request(ctx, "intent.submit", map[string]string{
+		"intent": base64.StdEncoding.EncodeToString(message), "wait": wait.String(),
+	}, &v)
+	return &v, err
+}
+
+// IntentStatus asks where an intent stands.
+func (s *Service) IntentStatus(ctx context.Context, id string) (*Verdict, error) {
+	var v Verdict
+	return &v, s.request(ctx, "intent.status", map[string]string{"id": id}, &v)
+}
+
+// Pending is what an external joiner includes, and what a delivery service may
+// demand of a commit.
+type Pending struct {
+	Epoch                  uint64   `json:"epoch"`
+	Proposals              [][]byte `json:"proposals"`
+	SelfRemoves            [][]byte `json:"self_removes"`
+	LeafOperationProposals [][]byte `json:"leaf_operation_proposals"`
+	MustReference          [][]byte `json:"must_reference"`
+}
+
+// Pending asks for the proposals of a group's current epoch.
+func (s *Service) Pending(ctx context.Context, groupID []byte) (*Pending, error) {
+	var p Pending
+	err := s.request(ctx, "group.pending", map[string][]byte{"group_id": groupID}, &p)
+	return &p, err
+}
+
+// request calls an endpoint of the broker's service.
+func (s *Service) request(ctx context.Context, endpoint string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	reply, err := s.nc.RequestWithContext(ctx, s.prefix+".api."+s.tenant+"."+endpoint, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", endpoint, err)
+	}
+	if code := reply.Header.Get("Nats-Service-Error-Code"); code != "" {
+		return fmt.Errorf("%s: %s (%s)", endpoint, reply.Header.Get("Nats-Service-Error"), code)
+	}
+	return json.Unmarshal(reply.Data, out)
+}
+
+// Removal is an output of the broker: proposals for one epoch of a group. It is
+// delivered again until Done.
+type Removal struct {
+	GroupID   []byte   `json:"group_id"`
+	Epoch     uint64   `json:"epoch"`
+	Proposals [][]byte `json:"proposals"` // encoded MLSMessages
+	Intents   []string `json:"intents"`
+
+	msg jetstream.Msg
+}
+
+// Done acknowledges a removal: it was fanned out, or its epoch has passed.
+func (r *Removal) Done() error { return r.msg.Ack() }
+
+// NextRemoval waits for an output; nil if none comes in time.
+func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal, error) {
+	batch, err := s.removals.Fetch(1, jetstream.FetchMaxWait(wait))
+	if err != nil {
+		return nil, fmt.Errorf("removals: %w", err)
+	}
+	select {
+	case msg := <-batch.Messages():
+		if msg == nil {
+			if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+				return nil, fmt.Errorf("removals: %w", err)
+			}
+			return nil, nil
+		}
+		r := &Removal{msg: msg}
+		if err := json.Unmarshal(msg.Data(), r); err != nil {
+			return nil, errors.Join(fmt.Errorf("removals: %w", err), msg.TermWithReason("undecodable"))
+		}
+		return r, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
