@@ -55,14 +55,17 @@ func tenantFlag(cmd *cobra.Command, tenant *string) {
 	cmd.Flags().StringVar(tenant, "tenant", "default", "`TENANT` whose id of the intent is printed")
 }
 
+// intentCreate are the flags of intent create.
+type intentCreate struct {
+	key, out   string
+	index      uint32
+	associated bool
+	form       intentForm
+	source     groupSource
+}
+
 func newIntentCreate() *cobra.Command {
-	var (
-		keyFile, out string
-		index        uint32
-		associated   bool
-		form         intentForm
-		source       groupSource
-	)
+	var c intentCreate
 	cmd := &cobra.Command{
 		Use:   "create --key PEM (--group-info FILE | --cipher-suite N --group-id HEX --ratchet-tree FILE)",
 		Short: "Sign that a member leaves",
@@ -73,49 +76,51 @@ The intent is void once that leaf changes or is removed.
 ` + groupSourceHelp,
 		Example: "  leavebroker intent create --key alice.pem --group-info group_info.mls --out leave.mls",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := oneStandardInput(append(source.files(), keyFile)...); err != nil {
-				return err
-			}
-			signer, err := loadKey(cmd, keyFile)
-			if err != nil {
-				return err
-			}
-			group, err := source.load(cmd)
-			if err != nil {
-				return err
-			}
-			at := mlscore.LeafIndex(index)
-			if !cmd.Flags().Changed("index") {
-				if at, err = group.ownLeaf(signer); err != nil {
-					return err
-				}
-			}
-			leaf := group.tree.Leaf(at)
-			if leaf == nil {
-				return fmt.Errorf("leaf %d is blank or outside the tree of %d leaves", at, group.tree.LeafWidth())
-			}
-			mode := intents.SenderRemovalOnly
-			if associated {
-				mode = intents.RemoveAssociatedMembers
-			}
-			in, err := intents.New(signer, group.suite, group.id, at, leaf, mode)
-			if err != nil {
-				return err
-			}
-			return writeOutput(cmd, out, form.encode(in))
-		},
+		RunE:    func(cmd *cobra.Command, _ []string) error { return c.run(cmd) },
 	}
-	cmd.Flags().StringVar(&keyFile, "key", "", "signature key of the member that leaves, a PKCS#8 `PEM` file")
-	cmd.Flags().Uint32Var(&index, "index", 0, "leaf `INDEX` of the member (default: found by the public key)")
-	cmd.Flags().BoolVar(&associated, "associated", false, "also remove the members that belong to the same user (remove_associated_members)")
-	cmd.Flags().StringVar(&out, "out", "-", "write the intent to `FILE`; - is standard output")
+	cmd.Flags().StringVar(&c.key, "key", "", "signature key of the member that leaves, a PKCS#8 `PEM` file")
+	cmd.Flags().Uint32Var(&c.index, "index", 0, "leaf `INDEX` of the member (default: found by the public key)")
+	cmd.Flags().BoolVar(&c.associated, "associated", false, "also remove the members that belong to the same user (remove_associated_members)")
+	cmd.Flags().StringVar(&c.out, "out", "-", "write the intent to `FILE`; - is standard output")
 	if err := cmd.MarkFlagRequired("key"); err != nil {
 		panic("internal error: " + err.Error())
 	}
-	source.register(cmd)
-	form.register(cmd)
+	c.source.register(cmd)
+	c.form.register(cmd)
 	return cmd
+}
+
+func (c *intentCreate) run(cmd *cobra.Command) error {
+	if err := oneStandardInput(append(c.source.files(), c.key)...); err != nil {
+		return err
+	}
+	signer, err := loadKey(cmd, c.key)
+	if err != nil {
+		return err
+	}
+	group, err := c.source.load(cmd)
+	if err != nil {
+		return err
+	}
+	index := mlscore.LeafIndex(c.index)
+	if !cmd.Flags().Changed("index") {
+		if index, err = group.ownLeaf(signer); err != nil {
+			return err
+		}
+	}
+	leaf := group.tree.Leaf(index)
+	if leaf == nil {
+		return fmt.Errorf("leaf %d is blank or outside the tree of %d leaves", index, group.tree.LeafWidth())
+	}
+	mode := intents.SenderRemovalOnly
+	if c.associated {
+		mode = intents.RemoveAssociatedMembers
+	}
+	in, err := intents.New(signer, group.suite, group.id, index, leaf, mode)
+	if err != nil {
+		return err
+	}
+	return writeOutput(cmd, c.out, c.form.encode(in))
 }
 
 // inspection is what an intent says.
