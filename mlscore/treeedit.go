@@ -174,8 +174,11 @@ func (e *TreeEdit) Add(leaf *LeafNode) (LeafIndex, error) {
 		return 0, err
 	}
 	for _, x := range DirectPath(i.NodeIndex(), e.LeafWidth()) {
-		if p := e.Parent(x); p != nil {
-			at, _ := slices.BinarySearch(p.UnmergedLeaves, i)
+		p := e.Parent(x)
+		if p == nil {
+			continue
+		}
+		if at, listed := slices.BinarySearch(p.UnmergedLeaves, i); !listed {
 			p.UnmergedLeaves = slices.Insert(p.UnmergedLeaves, at, i)
 			e.set(x, p.Append(nil))
 		}
