@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"leavebroker/intents"
 	"leavebroker/mlscore"
 )
 
@@ -71,6 +72,9 @@ type Tenant struct {
 	// Signers sign proposals: at most one for each signature scheme is used in
 	// a group, the first that its external_senders list.
 	Signers []mlscore.Signer
+	// Policy is the tenant's rules. Its Tenant, SenderKeys and Association are
+	// set by New.
+	Policy intents.Policy
 	// AuthService tells which members belong to one user. Optional: without it
 	// an intent removes its sender alone.
 	AuthService AuthenticationService
@@ -90,7 +94,11 @@ type Quotas struct {
 // AuthenticationService tells which members of a group belong to one user
 // (Section 2.5 of the draft).
 type AuthenticationService interface {
-	Associates(ctx context.Context) error
+	// Associate says which candidates of a question belong to the sender's
+	// user. An answer is a subset of the question; an error is no answer, and
+	// the question comes again. The deadline is that of ctx. It is called by
+	// several goroutines at once.
+	Associate(ctx context.Context, tenant string, q intents.Question) (intents.Answer, error)
 }
 
 const (

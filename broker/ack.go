@@ -1,0 +1,107 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// verb is what the server is told of an input.
+type verb uint8
+
+const (
+	verbAck   verb = iota // everything it led to is stored
+	verbTerm              // it is refused, and not delivered again
+	verbNak               // deliver it again, later
+	verbLeave             // nothing: it is delivered again after the ack wait
+)
+
+const (
+	nakFirst = 50 * time.Millisecond
+	nakMost  = 5 * time.Second
+	// maxBroken is how often an input may fail for a reason of our own before
+	// it is given up, so that it does not hold up its partition for ever.
+	maxBroken = 8
+	// maxEventTries is how often events may fail before an input goes on
+	// without: they are advisories.
+	maxEventTries = 5
+)
+
+// errBroken: an invariant of our own does not hold.
+var errBroken = errors.New("internal error")
+
+// verbFor is the one table of what becomes of an input:
+//
+//	error            verb
+//	none             Ack: the last thing done
+//	*refusal         Term with its reason; the event is stored
+//	shutting down    none: another instance, or the next start, goes on
+//	errConflict      Nak: somebody else writes all the time
+//	errUnavailable   Nak: the outcome is unknown, memory was dropped
+//	any other        Nak; after maxBroken deliveries Term, as internal
+func verbFor(err error, deliveries uint64) verb {
+	_, refused := asRefusal(err)
+	switch {
+	case err == nil:
+		return verbAck
+	case refused:
+		return verbTerm
+	case errors.Is(err, context.Canceled):
+		return verbLeave
+	case errors.Is(err, errConflict), errors.Is(err, errUnavailable):
+		return verbNak
+	case deliveries >= maxBroken:
+		return verbTerm
+	}
+	return verbNak
+}
+
+// nakDelay doubles with every delivery.
+func nakDelay(deliveries uint64) time.Duration {
+	return min(nakFirst<<min(deliveries, 10), nakMost)
+}
+
+// acknowledge tells the server what became of an input, and says whether it is
+// done with.
+func (b *Broker) acknowledge(msg jetstream.Msg, r *received, err error) bool {
+	v := verbFor(err, r.deliveries)
+	ack := msg.Ack
+	switch v {
+	case verbLeave:
+		return false
+	case verbNak:
+		b.metrics.retries.Add(1)
+		b.log.Warn("an input is put back", r.field(), zap.Uint64("delivery", r.deliveries), zap.Error(err))
+		ack = func() error { return msg.NakWithDelay(nakDelay(r.deliveries)) }
+	case verbTerm:
+		reason := reasonInternal
+		if why, ok := asRefusal(err); ok {
+			reason = why.reason
+		} else {
+			b.log.Error("an input is given up", r.field(), zap.Error(err))
+		}
+		b.metrics.count("refused", reason)
+		ack = func() error { return msg.TermWithReason(reason) }
+	}
+	if err := b.write("ack", ack); err != nil {
+		b.log.Warn("an acknowledgement was not sent", r.field(), zap.Error(err))
+		return false
+	}
+	return v != verbNak
+}
+
+// recovered turns a panic into errBroken.
+func recovered(err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%w: %v", errBroken, p)
+	}
+}
+
+func (r *received) field() zap.Field {
+	return zap.Dict("input", zap.String("tenant", r.key.tenant), zap.String("group", r.key.group),
+		zap.String("kind", string(r.kind)), zap.Uint64("seq", r.seq))
+}

@@ -1,0 +1,339 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// startAgain is when to try again while the server cannot be reached.
+	startAgain = time.Second
+	// loadsAtStart bounds the groups that are loaded at a time.
+	loadsAtStart  = 8
+	timerInterval = 100 * time.Millisecond
+	wakeAgain     = time.Second
+	// stuckAfter is how long one input may take before the broker counts as
+	// stuck.
+	stuckAfter = 2 * time.Minute
+)
+
+// Broker serves tenants on one NATS account.
+type Broker struct {
+	opts     Options
+	names    names
+	tenants  map[string]*tenant
+	inbound  inbound
+	assets   assets
+	log      *zap.Logger
+	embedded *embedded // nil: the server is elsewhere
+
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	store  store
+	ledger ledger // set by start
+	owners []*owner
+
+	open    openGroups
+	timers  timers
+	hub     hub
+	metrics metrics
+
+	work       context.Context // ends when the drain is over
+	stopWork   context.CancelFunc
+	background sync.WaitGroup // requests and questions
+	requests   chan struct{}  // a slot for each request at a time
+	asking     chan struct{}  // a slot for each question at a time
+
+	ran    atomic.Bool
+	phase  atomic.Pointer[string] // what it is not ready for; nil: ready
+	beat   atomic.Int64           // UnixNano of the last round of the timers
+	closed sync.Once
+}
+
+// New makes a broker: it starts the embedded server and connects to it, or
+// begins to connect to the one elsewhere. Close, or Run to its end, frees what
+// it holds.
+func New(opts Options) (_ *Broker, err error) {
+	opts = opts.withDefaults()
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	b := &Broker{
+		opts: opts, log: opts.Logger, names: names{opts.Prefix, opts.Partitions},
+		tenants: map[string]*tenant{}, requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
+	}
+	b.work, b.stopWork = context.WithCancel(context.Background())
+	b.setPhase("not started")
+	b.assets = assets{
+		names: b.names, maxMessage: opts.Limits.MessageBytes, pinTTL: opts.PinTTL, ackWait: opts.AckWait, eventMaxAge: opts.EventsMaxAge,
+	}
+	for _, t := range opts.Tenants {
+		b.tenants[t.Name] = newTenant(t)
+		b.assets.tenants = append(b.assets.tenants, t.Name)
+	}
+	b.inbound = inbound{b.names, opts.Limits, b.tenants}
+	b.hub.names = b.names
+	for p := range opts.Partitions {
+		limit := (opts.MaxLoadedGroups + opts.Partitions - 1) / opts.Partitions
+		b.owners = append(b.owners, &owner{b: b, number: p, groups: loaded{limit: limit}, asks: questions{}, controls: controls{}})
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	return b, b.connect()
+}
+
+func (b *Broker) connect() (err error) {
+	options, err := b.opts.Conn.natsOptions(b.log)
+	if err != nil {
+		return err
+	}
+	url := b.opts.Conn.URL
+	if url == "" {
+		if b.embedded, err = startEmbedded(b.opts.Embedded, b.opts.Limits.MessageBytes, b.log); err != nil {
+			return err
+		}
+		options = append(options, nats.InProcessServer(b.embedded.server))
+	}
+	if b.nc, err = nats.Connect(url, options...); err != nil {
+		return fmt.Errorf("connecting to NATS: %w", err)
+	}
+	js, api, err := b.opts.Conn.jetStream(b.nc)
+	if err != nil {
+		return err
+	}
+	b.js = js
+	b.store = store{nc: b.nc, js: js, api: api, names: b.names}
+	return nil
+}
+
+// Connect connects a client to the server that the broker uses, as any client
+// would: to the embedded server within this process, else by the same options.
+func (b *Broker) Connect(options ...nats.Option) (*nats.Conn, error) {
+	if b.embedded != nil {
+		return nats.Connect("", append(options, nats.InProcessServer(b.embedded.server))...)
+	}
+	own, err := b.opts.Conn.natsOptions(b.log)
+	if err != nil {
+		return nil, err
+	}
+	return nats.Connect(b.opts.Conn.URL, append(own, options...)...)
+}
+
+// URL is where other programs reach the embedded server; empty where it does
+// not listen or the server is elsewhere.
+func (b *Broker) URL() string {
+	if b.embedded == nil {
+		return ""
+	}
+	return b.embedded.url()
+}
+
+// Run serves until the context ends, then finishes what is in hand, leaves in
+// order and returns nil. It is called once.
+func (b *Broker) Run(ctx context.Context) error {
+	if b.ran.Swap(true) {
+		return errors.New("the broker has run")
+	}
+	err := b.run(ctx)
+	b.setPhase("stopped")
+	return errors.Join(err, b.Close())
+}
+
+func (b *Broker) run(ctx context.Context) error {
+	if err := b.prepare(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	service, err := b.start(ctx)
+	if err != nil {
+		return err
+	}
+	serving, ctx := errgroup.WithContext(ctx)
+	for _, o := range b.owners {
+		serving.Go(func() error { return o.consume(ctx) })
+	}
+	serving.Go(func() error { return b.runTimers(ctx) })
+	serving.Go(func() error {
+		b.wakeOpen(ctx)
+		if ctx.Err() == nil {
+			b.setPhase("")
+			b.log.Info("serving", zap.Int("tenants", len(b.tenants)), zap.Int("open_groups", len(b.open.list())))
+		}
+		return nil
+	})
+	<-ctx.Done()
+	b.setPhase("draining")
+	return errors.Join(service.Stop(), serving.Wait())
+}
+
+// prepare makes or compares the assets, again until the server is there.
+func (b *Broker) prepare(ctx context.Context) error {
+	b.setPhase("preparing streams")
+	for {
+		kv, err := b.assets.ensure(ctx, b.js)
+		b.ledger = ledger{kv}
+		var differs *AssetError
+		if err == nil || errors.As(err, &differs) || ctx.Err() != nil || b.embedded != nil {
+			return err
+		}
+		b.log.Warn("NATS is not ready", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(startAgain):
+		}
+	}
+}
+
+// start finds what there is to do, and offers the services.
+func (b *Broker) start(ctx context.Context) (micro.Service, error) {
+	b.setPhase("reading the ledger")
+	err := b.ledger.scan(ctx, ">", func(k groupKey, r remembered) error {
+		if r.Open && b.tenants[k.tenant] != nil {
+			b.open.set(k, true, 0)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range b.owners {
+		if err := o.resume(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := b.nc.Subscribe(b.names.events(), b.hub.handle); err != nil {
+		return nil, err
+	}
+	if err := b.watchDeliveries(b.work); err != nil {
+		return nil, err
+	}
+	b.setPhase("loading open groups")
+	return b.addService()
+}
+
+// wakeOpen loads every open group and does what is due: what an input would do.
+func (b *Broker) wakeOpen(ctx context.Context) {
+	var loading errgroup.Group
+	loading.SetLimit(loadsAtStart)
+	for _, k := range b.open.list() {
+		loading.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			b.wake(k)
+			if err := b.recoverDeliveries(b.work, k); err != nil {
+				b.log.Warn("deliveries of a group are not told", zap.Stringer("group", k), zap.Error(err))
+			}
+			return nil
+		})
+	}
+	_ = loading.Wait() // none fails
+}
+
+// wake looks at a group, and again later if that fails.
+func (b *Broker) wake(k groupKey) {
+	err := b.owners[b.names.partition(k)].wake(b.work, k)
+	if err != nil && b.work.Err() == nil {
+		b.log.Warn("a group is looked at again later", zap.Stringer("group", k), zap.Error(err))
+		b.timers.sooner(k, b.opts.Clock().Add(wakeAgain))
+	}
+}
+
+// runTimers wakes groups whose time has come.
+func (b *Broker) runTimers(ctx context.Context) error {
+	tick := time.NewTicker(timerInterval)
+	defer tick.Stop()
+	var waking errgroup.Group
+	waking.SetLimit(loadsAtStart)
+	for {
+		b.beat.Store(time.Now().UnixNano())
+		for _, k := range b.timers.due(b.opts.Clock()) {
+			waking.Go(func() error {
+				b.wake(k)
+				return nil
+			})
+		}
+		select {
+		case <-ctx.Done():
+			return waking.Wait()
+		case <-tick.C:
+		}
+	}
+}
+
+func (b *Broker) setPhase(s string) {
+	if s == "" {
+		b.phase.Store(nil)
+		return
+	}
+	b.phase.Store(&s)
+}
+
+// Ready says why the broker is not ready to serve, nil if it is.
+func (b *Broker) Ready() error {
+	if phase := b.phase.Load(); phase != nil {
+		return errors.New(*phase)
+	}
+	if !b.nc.IsConnected() {
+		return fmt.Errorf("NATS: %s", b.nc.Status())
+	}
+	return nil
+}
+
+// Live says why the broker should be restarted, nil if it works: it does not
+// depend on the server being reached.
+func (b *Broker) Live() error {
+	now := time.Now()
+	if last := b.beat.Load(); last != 0 && now.Sub(time.Unix(0, last)) > stuckAfter {
+		return fmt.Errorf("the timers have stood still since %s", time.Unix(0, last).UTC().Format(time.RFC3339))
+	}
+	for _, o := range b.owners {
+		if since := o.busySince.Load(); since != 0 && now.Sub(time.Unix(0, since)) > stuckAfter {
+			return fmt.Errorf("partition %d has worked on one input since %s", o.number, time.Unix(0, since).UTC().Format(time.RFC3339))
+		}
+	}
+	return nil
+}
+
+// Summary counts the groups with something to do and their open intents.
+func (b *Broker) Summary() (groups, open int) {
+	b.open.mu.RLock()
+	defer b.open.mu.RUnlock()
+	for _, n := range b.open.intents {
+		open += n
+	}
+	return len(b.open.intents), open
+}
+
+// Close ends everything at once; Run does so in order.
+func (b *Broker) Close() (err error) {
+	b.closed.Do(func() {
+		b.stopWork()
+		b.background.Wait()
+		if b.nc != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+			defer cancel()
+			err = drain(ctx, b.nc)
+		}
+		if b.embedded != nil {
+			err = errors.Join(err, b.embedded.stop())
+		}
+	})
+	return err
+}

@@ -1,0 +1,168 @@
+package broker
+
+import (
+	"context"
+	"errors"
+
+	"leavebroker/intents"
+)
+
+// group is what is in memory of one group. It is changed only by the owner of
+// its partition, in a copy that replaces it when everything is stored.
+type group struct {
+	key    groupKey
+	tenant *tenant
+	state  *intents.State
+
+	learnt      bool   // the group_id is known
+	openIntents int    // parked, held or pending
+	lastRemoval uint64 // sequence of the newest output folded; 0 for none
+	ledger      ledgerEntry
+}
+
+// fold gives one entry of the log to the state. An output is a fact wherever
+// it is in the log, and has no position there: inputs that were stored before
+// it may still be folded after it.
+func (g *group) fold(r *received) []intents.Notice {
+	in := r.input()
+	if r.kind == kindRemoval {
+		if r.seq <= g.lastRemoval {
+			return nil
+		}
+		g.lastRemoval, in.Seq = r.seq, 0
+	}
+	before := g.state
+	var notices []intents.Notice
+	g.state, notices = g.state.Step(in)
+	for _, n := range notices {
+		g.openIntents += opened(before, n)
+	}
+	return notices
+}
+
+// opened says by how much a notice changes the number of open intents.
+func opened(before *intents.State, n intents.Notice) int {
+	if n.Intent == "" || !isState(n.Type) {
+		return 0
+	}
+	r, known := before.Intent(n.Intent)
+	wasOpen := known && !isEnded(r.State)
+	switch open := !isEnded(n.Type); {
+	case open && !wasOpen:
+		return 1
+	case !open && wasOpen:
+		return -1
+	}
+	return 0
+}
+
+// newGroup is a group of which nothing was folded. Until its group_id is
+// known, no message can match: the token takes its place.
+func newGroup(k groupKey, t *tenant, groupID []byte) *group {
+	g := &group{key: k, tenant: t, learnt: groupID != nil}
+	if !g.learnt {
+		groupID = []byte(k.group)
+	}
+	g.state = intents.NewState(&t.policy, groupID)
+	return g
+}
+
+// history is what a load finds in the log of a group.
+type history struct {
+	group *group
+	// skipped are the events of inputs that were passed over when they came, as
+	// the group had nothing to do.
+	skipped []event
+	// later are outputs stored after the position that was asked for.
+	later []*received
+}
+
+// load folds the log of a group up to a position. groupID is that of the
+// message in hand, for a group whose token is a hash; nil otherwise.
+func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, groupID []byte) (*history, error) {
+	entry, err := b.ledger.get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if groupID, err = b.learnGroupID(ctx, k, groupID); err != nil {
+		return nil, err
+	}
+	h := &history{group: newGroup(k, t, groupID)}
+	h.group.ledger = entry
+	err = b.readLog(ctx, k, 1, func(r *received) error {
+		switch {
+		case r.seq <= upTo:
+			notices := h.group.fold(r)
+			if !entry.Open && r.seq > entry.Position {
+				h.skipped = append(h.skipped, skippedEvents(r, notices)...)
+			}
+		case r.kind == kindRemoval:
+			h.later = append(h.later, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.group.openIntents = countOpen(h.group.state)
+	b.metrics.loads.Add(1)
+	return h, nil
+}
+
+// readLog gives the entries of a group that a fold may see.
+func (b *Broker) readLog(ctx context.Context, k groupKey, from uint64, each func(*received) error) error {
+	return b.store.read(ctx, b.names.logOf(k), from, func(e entry) error {
+		r, err := b.inbound.receive(e)
+		if err != nil {
+			return nil // told when it came
+		}
+		return each(r)
+	})
+}
+
+var errFound = errors.New("found")
+
+// learnGroupID is the group_id of a group: in its token, given, or named by
+// the log; nil if nothing names it yet.
+func (b *Broker) learnGroupID(ctx context.Context, k groupKey, given []byte) ([]byte, error) {
+	if id, err := parseGroupToken(k.group); err != nil || id != nil {
+		return id, err
+	}
+	if given != nil {
+		return given, nil
+	}
+	var id []byte
+	err := b.readLog(ctx, k, 1, func(r *received) error {
+		var ok bool
+		if id, ok = r.teaches(); ok {
+			return errFound
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return nil, err
+	}
+	return id, nil
+}
+
+// skippedEvents are what is worth telling of an input that was passed over
+// when it came: that it was refused.
+func skippedEvents(r *received, notices []intents.Notice) []event {
+	var events []event
+	for _, n := range notices {
+		if n.Type == intents.NoticeRefused || n.Type == intents.NoticeDiverged {
+			events = append(events, newEvent(r, n))
+		}
+	}
+	return events
+}
+
+func countOpen(s *intents.State) int {
+	n := 0
+	for _, r := range s.Records() {
+		if !isEnded(r.State) {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,298 @@
+package broker
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"leavebroker/intents"
+)
+
+// maxConflicts is how often an input is tried again at once after another
+// writer was first.
+const maxConflicts = 5
+
+// owner owns the groups of one partition: it alone steps their states, one
+// input or wake-up at a time.
+type owner struct {
+	b      *Broker
+	number int
+
+	work     sync.Mutex // held while an input or a wake-up is worked on
+	position uint64     // what was consumed is acknowledged up to here; guarded by work
+	pin      string     // of the last message; guarded by work
+	asks     questions  // guarded by work
+	controls controls   // guarded by work
+
+	busySince atomic.Int64 // UnixNano of the work in hand, 0 while idle
+
+	mu     sync.Mutex
+	groups loaded // guarded by mu
+}
+
+// begin takes the partition to work on it; the result gives it back.
+func (o *owner) begin() func() {
+	o.work.Lock()
+	o.busySince.Store(time.Now().UnixNano())
+	return func() {
+		o.busySince.Store(0)
+		o.work.Unlock()
+	}
+}
+
+// accept judges an input before its group's fold, and folds it. The caller
+// holds work.
+func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *received, err error) {
+	r, err = o.b.inbound.receive(e)
+	r.deliveries = deliveries
+	if err == nil && r.kind == kindIntent {
+		_, err = checkIntent(r.tenant, r.data)
+	}
+	if why, refused := asRefusal(err); refused {
+		return r, o.tell(ctx, r, []event{refusedEvent(r, why)}, err)
+	}
+	defer func() {
+		if !errors.Is(err, errBroken) || deliveries < maxBroken {
+			return
+		}
+		err = o.tell(ctx, r, []event{refusedEvent(r, &refusal{reasonInternal, "the broker cannot fold this message"})}, err)
+	}()
+	if o.idle(r) {
+		o.b.metrics.skipped.Add(1)
+		return r, nil
+	}
+	return r, o.advance(ctx, r.key, r.tenant, r)
+}
+
+// idle says whether an input is of a group that has nothing to do: then it
+// stays in the log until there is. An intent and an operator's word always
+// matter.
+func (o *owner) idle(r *received) bool {
+	if r.kind == kindIntent || r.kind == kindControl || o.b.open.has(r.key) {
+		return false
+	}
+	return o.peek(r.key) == nil
+}
+
+// advance folds an input of a group, or none, and does what is due then. When
+// it fails, nothing of the group is left in memory. The caller holds work.
+func (o *owner) advance(ctx context.Context, k groupKey, t *tenant, in *received) error {
+	for attempt := 0; ; attempt++ {
+		err := o.tryAdvance(ctx, k, t, in)
+		if !errors.Is(err, errConflict) {
+			return err
+		}
+		o.b.metrics.conflicts.Add(1)
+		if attempt == maxConflicts {
+			return err
+		}
+	}
+}
+
+func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *received) (err error) {
+	defer recovered(&err)
+	h, err := o.take(ctx, k, t, in)
+	if err != nil {
+		return err
+	}
+	g, events := h.group, h.skipped
+	if in != nil {
+		events = append(events, o.b.foldEvents(g, in)...)
+	}
+	for _, r := range h.later {
+		events = append(events, o.b.foldEvents(g, r)...)
+	}
+	more, due, err := o.b.settle(ctx, g)
+	if err != nil {
+		return err
+	}
+	events = append(events, more...)
+	if err := o.b.record(ctx, g, events); err != nil {
+		return err
+	}
+	if err := o.tell(ctx, in, events, nil); err != nil {
+		return err
+	}
+	o.keep(g)
+	o.follow(ctx, g, due, in)
+	return nil
+}
+
+// take removes a group from memory, or loads it. It gives a copy: that in
+// memory may be read meanwhile.
+func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (*history, error) {
+	o.mu.Lock()
+	g := o.groups.remove(k)
+	o.mu.Unlock()
+	upTo, groupID := o.position, []byte(nil)
+	if in != nil {
+		upTo = in.seq - 1
+		if g == nil || !g.learnt {
+			groupID, _ = in.teaches()
+		}
+	}
+	if g != nil && (g.learnt || groupID == nil) {
+		clone := *g
+		return &history{group: &clone}, nil
+	}
+	return o.b.load(ctx, k, t, upTo, groupID)
+}
+
+// keep holds a group in memory while it is open, and tells whether it is.
+func (o *owner) keep(g *group) {
+	isOpen := g.state.Open()
+	o.b.open.set(g.key, isOpen, g.openIntents)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if isOpen {
+		o.groups.add(g)
+	}
+}
+
+// peek gives the state of a group that is in memory, nil if it is not.
+func (o *owner) peek(k groupKey) *intents.State {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if g := o.groups.get(k); g != nil {
+		return g.state
+	}
+	return nil
+}
+
+// forget drops everything in memory: another instance may have worked on the
+// partition.
+func (o *owner) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.groups = loaded{limit: o.groups.limit}
+}
+
+// tell publishes events and then gives err. Events that cannot be stored again
+// and again are dropped: they hold nothing up for ever.
+func (o *owner) tell(ctx context.Context, in *received, events []event, err error) error {
+	failed := o.b.publish(ctx, events)
+	if failed == nil {
+		return err
+	}
+	if in == nil || in.deliveries < maxEventTries {
+		return failed
+	}
+	o.b.metrics.eventsDropped.Add(int64(len(events)))
+	o.b.log.Error("events are dropped", in.field(), zap.Int("events", len(events)), zap.Error(failed))
+	return err
+}
+
+// follow does what comes after an input was folded: questions, timers.
+func (o *owner) follow(ctx context.Context, g *group, due intents.Due, in *received) {
+	if in != nil && in.kind == kindControl {
+		o.controls.clear(g.key)
+	}
+	wake := due.Wake
+	at := o.ask(g, due.Ask)
+	wake = earlier(wake, at)
+	at = o.appendControls(ctx, g, due.Control)
+	o.b.timers.set(g.key, earlier(wake, at))
+}
+
+// wake looks at a group again because its time has come.
+func (o *owner) wake(ctx context.Context, k groupKey) error {
+	t := o.b.tenants[k.tenant]
+	if t == nil {
+		return nil
+	}
+	defer o.begin()()
+	return o.advance(ctx, k, t, nil)
+}
+
+// earlier is the earlier of two times, zero meaning never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// loaded is the groups in memory, the least recently used dropped first.
+type loaded struct {
+	limit int
+	byKey map[groupKey]*list.Element
+	order list.List // of *group, most recently used first
+}
+
+func (l *loaded) get(k groupKey) *group {
+	if e := l.byKey[k]; e != nil {
+		return e.Value.(*group)
+	}
+	return nil
+}
+
+func (l *loaded) remove(k groupKey) *group {
+	e := l.byKey[k]
+	if e == nil {
+		return nil
+	}
+	delete(l.byKey, k)
+	return l.order.Remove(e).(*group)
+}
+
+func (l *loaded) add(g *group) {
+	l.remove(g.key)
+	if l.byKey == nil {
+		l.byKey = map[groupKey]*list.Element{}
+	}
+	l.byKey[g.key] = l.order.PushFront(g)
+	for l.order.Len() > max(l.limit, 1) {
+		l.remove(l.order.Back().Value.(*group).key)
+	}
+}
+
+// openGroups are the groups with something to do, and how many open intents
+// each has.
+type openGroups struct {
+	mu      sync.RWMutex
+	intents map[groupKey]int // guarded by mu
+	tenants map[string]int   // sum of intents by tenant; guarded by mu
+}
+
+func (s *openGroups) has(k groupKey) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, ok := s.intents[k]
+	return ok
+}
+
+func (s *openGroups) set(k groupKey, isOpen bool, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.intents == nil {
+		s.intents, s.tenants = map[groupKey]int{}, map[string]int{}
+	}
+	s.tenants[k.tenant] -= s.intents[k]
+	delete(s.intents, k)
+	if isOpen {
+		s.intents[k] = n
+		s.tenants[k.tenant] += n
+	}
+}
+
+// ofTenant is the number of open intents of a tenant.
+func (s *openGroups) ofTenant(tenant string) int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.tenants[tenant]
+}
+
+// list is every open group.
+func (s *openGroups) list() []groupKey {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	keys := make([]groupKey, 0, len(s.intents))
+	for k := range s.intents {
+		keys = append(keys, k)
+	}
+	return keys
+}

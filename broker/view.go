@@ -1,0 +1,85 @@
+package broker
+
+import (
+	"context"
+
+	"leavebroker/intents"
+)
+
+// view is the state of a group as of now, for services: from memory and the
+// log after that, or from the log alone. It changes nothing.
+func (b *Broker) view(ctx context.Context, k groupKey, t *tenant) (*intents.State, error) {
+	id, err := b.learnGroupID(ctx, k, nil)
+	if err != nil {
+		return nil, err
+	}
+	g := newGroup(k, t, id)
+	if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+		g.state = s
+	}
+	err = b.readLog(ctx, k, g.state.Position()+1, func(r *received) error {
+		g.fold(r)
+		return nil
+	})
+	return g.state, err
+}
+
+// receipt finds an intent by its id: in a group, or in any group of the tenant.
+func (b *Broker) receipt(ctx context.Context, t *tenant, id string, groupID []byte) (groupKey, intents.Record, bool, error) {
+	if groupID != nil {
+		k := groupKey{t.Name, GroupToken(groupID)}
+		r, found, err := b.receiptIn(ctx, k, t, id)
+		return k, r, found, err
+	}
+	for _, k := range b.open.list() {
+		if k.tenant != t.Name {
+			continue
+		}
+		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+			if r, ok := s.Intent(id); ok {
+				return k, r, true, nil
+			}
+		}
+	}
+	return b.searchReceipt(ctx, t, id)
+}
+
+// receiptIn finds an intent in its group: in the ledger if the group has
+// nothing to do any more.
+func (b *Broker) receiptIn(ctx context.Context, k groupKey, t *tenant, id string) (intents.Record, bool, error) {
+	if !b.open.has(k) {
+		entry, err := b.ledger.get(ctx, k)
+		if err != nil {
+			return intents.Record{}, false, err
+		}
+		if r, ok := entry.find(id); ok && !entry.Open {
+			return r, true, nil
+		}
+	}
+	s, err := b.view(ctx, k, t)
+	if err != nil {
+		return intents.Record{}, false, err
+	}
+	r, ok := s.Intent(id)
+	return r, ok, nil
+}
+
+// searchReceipt reads the whole ledger of a tenant.
+func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k groupKey, r intents.Record, found bool, err error) {
+	err = b.ledger.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
+		if record, ok := m.find(id); ok && !found {
+			k, r, found = at, record, true
+		}
+		return nil
+	})
+	return k, r, found, err
+}
+
+func (r *remembered) find(id string) (intents.Record, bool) {
+	for _, record := range r.Receipts {
+		if record.ID == id {
+			return record, true
+		}
+	}
+	return intents.Record{}, false
+}
