@@ -14,7 +14,7 @@ import (
 type hexBytes = mlstest.Hex
 
 // equal fails the test if a value is not as expected.
-func equal(t *testing.T, what string, got, want []byte) {
+func equal(t testing.TB, what string, got, want []byte) {
 	t.Helper()
 	if !bytes.Equal(got, want) {
 		t.Errorf("%s: got %x, want %x", what, got, want)

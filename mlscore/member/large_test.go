@@ -8,6 +8,9 @@ import (
 	"leavebroker/mlscore"
 )
 
+// BenchmarkLargeGroup plays what a demo does with 512 members of one process: keys
+// for all, one commit that adds them, their Welcomes, and two commits with the
+// processing of each by everyone. Its metrics are the seconds of each step.
 func BenchmarkLargeGroup(b *testing.B) {
 	for _, id := range mlscore.Suites() {
 		b.Run(fmt.Sprintf("suite%d", id), func(b *testing.B) {

@@ -13,7 +13,7 @@ import (
 // world is a group with its members and a delivery service that brings every
 // message to every member in one order.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	suite   *suite
 	members []*Group
 	shared  *Shared
@@ -24,7 +24,7 @@ type world struct {
 
 var forever = mlscore.Lifetime{NotAfter: 1 << 40}
 
-func newWorld(t *testing.T, id mlscore.CipherSuite) *world {
+func newWorld(t testing.TB, id mlscore.CipherSuite) *world {
 	return &world{t: t, suite: mustSuite(t, id), psks: make(map[string][]byte), shared: &Shared{}}
 }
 
