@@ -115,7 +115,7 @@ type outcome struct{ state, reason string }
 
 func isTerminal(state string) bool {
 	switch state {
-	case StateParked, StateHeld, StatePending:
+	case "", StateParked, StateHeld, StatePending: // "": accepted by this very step
 		return false
 	}
 	return true

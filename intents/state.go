@@ -23,6 +23,7 @@ type State struct {
 	trusted    bool                 // a member has signed over the base, or the delivery service vouches
 	doubtFrom  *mlscore.PublicGroup // the last group before a base that is not trusted yet; nil: none
 	gap        bool                 // commits were missed
+	ahead      *mlscore.GroupInfo   // of a later epoch, kept until somebody's handshake speaks for it
 	reset      bool                 // the next GroupInfo is the base, whatever its epoch
 	closed     string               // why nothing follows; "": open
 	deleted    bool                 // the delivery service said so: another group may come under the same group_id
@@ -42,7 +43,7 @@ type State struct {
 	parked      []*parkedIntent
 	sweep       int // size of records at which expired receipts are dropped
 
-	outputs map[uint64]*output // of this epoch and later ones
+	outputs map[uint64]*output // by epoch: this one and later ones
 	wanting []string           // open intents with a removal that is not out
 	wanted  int                // targets of all open intents that may be proposed, some twice
 	sole    bool               // the targets are all members
@@ -123,15 +124,15 @@ type step struct {
 
 // Step folds one input. It is total: an input that is refused changes nothing
 // but the position and gives a notice. An input at or before the position is
-// ignored, but for a KindRemoval: what was sent out is a fact, whenever it is
-// learned.
+// ignored. A KindRemoval is a fact whenever it is learned, early or late, and
+// does not move the position.
 func (s *State) Step(in Input) (*State, []Notice) {
 	if in.Seq <= s.position && in.Kind != KindRemoval {
 		return s, nil
 	}
 	n := *s
 	x := &step{State: &n, old: s, in: in}
-	if in.Seq > s.position {
+	if in.Kind != KindRemoval {
 		n.position, n.now = in.Seq, in.Time
 	}
 	switch in.Kind {

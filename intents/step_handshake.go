@@ -23,6 +23,11 @@ func (x *step) foldHandshake() {
 		return
 	}
 	staged, err := x.group.Stage(m)
+	if errors.Is(err, mlscore.ErrAhead) {
+		if bridged, ok := x.useAhead(m); ok {
+			staged, err = bridged, nil
+		}
+	}
 	if err != nil {
 		x.refuseHandshake(m, err)
 		return
@@ -47,6 +52,10 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 		return // delivered again
 	case errors.Is(err, mlscore.ErrDiverged):
 		x.notify(Notice{Type: NoticeDiverged, Reason: mlscore.Reason(err), Detail: err.Error()})
+		x.doubtBase(commit)
+	case errors.Is(err, mlscore.ErrStale):
+		x.refuse(mlscore.Reason(err), "%v", err)
+		x.doubtBase(commit && epochOf(m)+1 < x.group.Epoch())
 	case commit && errors.Is(err, mlscore.ErrAhead):
 		reason := mlscore.Reason(err)
 		if x.misjudged {
@@ -54,15 +63,36 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 		}
 		x.gap = true
 		x.needInfo(reason, err.Error())
+		x.bridge()
 		return
 	case commit && errors.Is(err, mlscore.ErrUnresolvable):
 		x.gap = true
 		x.needInfo(mlscore.Reason(err), err.Error())
+		x.bridge()
 		return
 	default:
 		x.refuse(mlscore.Reason(err), "%v", err)
 	}
 	x.misjudged = x.misjudged || commit && !errors.Is(err, mlscore.ErrStale)
+}
+
+// doubtBase gives up a base that no member has signed over, when a commit
+// contradicts it: the next GroupInfo takes its place.
+func (x *step) doubtBase(contradicted bool) {
+	if contradicted && !x.trusted {
+		x.gap, x.reset = true, true
+		x.needInfo(ReasonUnproven, "a commit contradicts a base that no member has signed over")
+	}
+}
+
+func epochOf(m *mlscore.MLSMessage) uint64 {
+	switch m.WireFormat {
+	case mlscore.WireFormatPublicMessage:
+		return m.PublicMessage.Content.Epoch
+	case mlscore.WireFormatPrivateMessage:
+		return m.PrivateMessage.Epoch
+	}
+	return 0
 }
 
 func isCommit(m *mlscore.MLSMessage) bool {
@@ -103,6 +133,7 @@ func (x *step) merge(staged *mlscore.Staged) {
 	c := changeOfCommit(x.group, staged)
 	x.gap, x.asked = false, false
 	x.enter(c.after, c.commit)
+	x.compareAhead()
 	if x.doubtFrom == nil { // otherwise trust compares the trees
 		var sent []mlscore.LeafIndex
 		if out := before.outputs[c.before.Epoch()]; out != nil {
@@ -126,7 +157,7 @@ func (x *step) enter(g *mlscore.PublicGroup, commit string) {
 	x.epochBegan = x.in.Time
 	outputs := make(map[uint64]*output)
 	for epoch, out := range x.outputs {
-		if epoch >= g.Epoch() {
+		if !x.over(epoch) {
 			outputs[epoch] = out
 		}
 	}
@@ -134,6 +165,12 @@ func (x *step) enter(g *mlscore.PublicGroup, commit string) {
 	if out := outputs[g.Epoch()]; out != nil {
 		x.stageOwn(out.messages)
 	}
+}
+
+// over says whether an epoch cannot be the current one any more. While the
+// base may be false, the group may turn out to be in an earlier epoch.
+func (s *State) over(epoch uint64) bool {
+	return s.trusted && s.group != nil && epoch < s.group.Epoch()
 }
 
 // stageOwn puts proposals of ours into the current epoch, so that a commit may

@@ -30,11 +30,55 @@ func (x *step) foldInfo() {
 		// Overtaken.
 	case gi.GroupContext.Epoch == x.group.Epoch():
 		x.compare(gi)
-	default:
-		if !x.gap {
-			x.needInfo("missed_commits", fmt.Sprintf("a GroupInfo of epoch %d in epoch %d", gi.GroupContext.Epoch, x.group.Epoch()))
-		}
+	case x.gap || !x.trusted || x.policy.InfoTrustDS:
 		x.rebase(gi)
+	default:
+		x.ahead = gi
+	}
+}
+
+// useAhead bridges to a GroupInfo that came before its time, when a handshake
+// of its epoch verifies over it, and gives that handshake staged. Without one
+// the GroupInfo stays aside: it may have overtaken its commit, and it must not
+// replace a chain by itself.
+func (x *step) useAhead(m *mlscore.MLSMessage) (*mlscore.Staged, bool) {
+	gi := x.ahead
+	if gi == nil || epochOf(m) != gi.GroupContext.Epoch {
+		return nil, false
+	}
+	g, err := x.fromInfo(gi)
+	if err != nil {
+		x.ahead = nil
+		x.refuse(mlscore.Reason(err), "%v", err)
+		return nil, false
+	}
+	if staged, err := g.Stage(m); err != nil || !staged.Proves && !isCommit(m) {
+		return nil, false
+	}
+	x.needInfo("missed_commits", fmt.Sprintf("bridged from epoch %d to %d", x.group.Epoch(), g.Epoch()))
+	x.adopt(g)
+	staged, err := x.group.Stage(m) // with our own proposals of that epoch
+	return staged, err == nil
+}
+
+// bridge uses a GroupInfo that came before its time, once it is sure that
+// commits are missing.
+func (x *step) bridge() {
+	if gi := x.ahead; gi != nil && gi.GroupContext.Epoch > x.group.Epoch() {
+		x.rebase(gi)
+	}
+}
+
+// compareAhead holds a GroupInfo that overtook its commit against the epoch
+// that the commit began.
+func (x *step) compareAhead() {
+	gi := x.ahead
+	if gi == nil || gi.GroupContext.Epoch > x.group.Epoch() {
+		return
+	}
+	x.ahead = nil
+	if gi.GroupContext.Epoch == x.group.Epoch() {
+		x.compare(gi)
 	}
 }
 
@@ -59,13 +103,22 @@ func (x *step) compare(gi *mlscore.GroupInfo) {
 	}
 }
 
-// rebase makes a GroupInfo the base.
+// rebase makes a GroupInfo the base, if it is good.
 func (x *step) rebase(gi *mlscore.GroupInfo) {
-	g, err := mlscore.NewPublicGroup(gi, nil, mlscore.Options{Registry: x.policy.registry()})
+	g, err := x.fromInfo(gi)
 	if err != nil {
 		x.refuse(mlscore.Reason(err), "%v", err)
 		return
 	}
+	x.adopt(g)
+}
+
+func (x *step) fromInfo(gi *mlscore.GroupInfo) (*mlscore.PublicGroup, error) {
+	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{Registry: x.policy.registry()})
+}
+
+// adopt makes a group the base.
+func (x *step) adopt(g *mlscore.PublicGroup) {
 	switch {
 	case x.group == nil:
 	case x.deleted: // another group under the same group_id
@@ -76,7 +129,7 @@ func (x *step) rebase(gi *mlscore.GroupInfo) {
 	case x.doubtFrom == nil:
 		x.doubtFrom = x.group
 	}
-	x.gap, x.reset, x.closed, x.deleted, x.asked = false, false, "", false, false
+	x.gap, x.ahead, x.reset, x.closed, x.deleted, x.asked = false, nil, false, "", false, false
 	x.trusted, x.isProven, x.previous = false, false, nil
 	x.enter(g, "")
 	if x.policy.InfoTrustDS {

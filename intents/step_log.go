@@ -56,7 +56,7 @@ func (x *step) foldRemoval() {
 		x.refuse(ErrGroupMismatch.Error(), "an output for group %x", out.GroupID)
 		return
 	}
-	if x.group != nil && out.Epoch < x.group.Epoch() {
+	if x.over(out.Epoch) {
 		return
 	}
 	messages, leaves, ok := x.readOutput(&out)
