@@ -58,6 +58,8 @@ Files are raw bytes and - is standard input. Exit codes: 0 success, 1 a negative
 result or a failure, 2 wrong usage or an unreadable file, 78 a configuration
 that is refused.`,
 	},
+		newServe(),
+		newDemo(),
 		newIntent(),
 		newGroup(),
 		newKey(),
