@@ -264,8 +264,12 @@ func TestRatchetIsBounded(t *testing.T) {
 	if len(r.skipped) != maxKept {
 		t.Errorf("%d skipped keys are kept, want %d", len(r.skipped), maxKept)
 	}
-	if _, _, err := r.at(s, r.generation-2); err != nil {
-		t.Errorf("the newest skipped key is gone: %v", err)
+	_, used, err := r.at(s, r.generation-2)
+	if err != nil {
+		t.Fatalf("the newest skipped key is gone: %v", err)
+	}
+	if _, _, err := used.at(s, r.generation-2); err == nil {
+		t.Error("a skipped key can be used twice")
 	}
 	if _, _, err := r.at(s, 3); err == nil {
 		t.Error("the oldest skipped key is still there")

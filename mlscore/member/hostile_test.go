@@ -159,6 +159,9 @@ func TestTruncatedTagsAreRefused(t *testing.T) {
 				m.PublicMessage.MembershipTag = whole[:n]
 				w.refuses(fmt.Sprintf("a membership tag of %d bytes", n), m.Bytes(), by)
 			}
+			m.PublicMessage.MembershipTag = bytes.Clone(whole)
+			m.PublicMessage.MembershipTag[0] ^= 1
+			w.refuses("a wrong membership tag", m.Bytes(), by)
 			if other.Epoch() != 1 {
 				t.Errorf("epoch %d", other.Epoch())
 			}
@@ -336,6 +339,64 @@ func TestSharedGivesTheSameAsNone(t *testing.T) {
 	}
 	w.commit(w.members[4], CommitOptions{})
 	w.agree()
+}
+
+// TestSharedJudgesByState brings members the same messages in another order.
+func TestSharedJudgesByState(t *testing.T) {
+	w := newWorld(t, 1)
+	w.create(3, nil)
+	a, b, c := w.members[0], w.members[1], w.members[2]
+	update := must[[]byte](t)(a.ProposeUpdate(nil))
+	must[*Received](t)(b.Process(update))
+	commit := must[*Commit](t)(b.Commit(CommitOptions{}))
+	if _, err := c.Process(commit.Message); !errors.Is(err, mlscore.ErrUnresolvable) {
+		t.Errorf("a commit of a proposal that did not arrive: %v", err)
+	}
+	must[*Received](t)(c.Process(update))
+	w.deliver(commit.Message)
+	w.agree()
+}
+
+// TestPrivateMessagesAreReadOnce repeats a proposal, a commit and application
+// data.
+func TestPrivateMessagesAreReadOnce(t *testing.T) {
+	w := newWorld(t, 1)
+	w.encrypt = true
+	w.create(2, nil)
+	a, b := w.members[0], w.members[1]
+	for name, message := range map[string][]byte{
+		"proposal":         must[[]byte](t)(a.ProposeUpdate(nil)),
+		"application data": must[[]byte](t)(a.Encrypt([]byte("hello"), nil)),
+	} {
+		must[*Received](t)(b.Process(message))
+		if _, err := b.Process(message); !errors.Is(err, mlscore.ErrInvalid) {
+			t.Errorf("%s a second time: %v", name, err)
+		}
+	}
+}
+
+func TestSuccessorPSKsOfAWelcome(t *testing.T) {
+	id := func(usage mlscore.ResumptionPSKUsage) mlscore.PreSharedKeyID {
+		return mlscore.PreSharedKeyID{Type: mlscore.PSKTypeResumption, Usage: usage}
+	}
+	reInit, branch, application := id(mlscore.ResumptionPSKUsageReInit), id(mlscore.ResumptionPSKUsageBranch), id(mlscore.ResumptionPSKUsageApplication)
+	for _, c := range []struct {
+		ids   []mlscore.PreSharedKeyID
+		epoch uint64
+		ok    bool
+	}{
+		{nil, 7, true},
+		{[]mlscore.PreSharedKeyID{application, application}, 7, true},
+		{[]mlscore.PreSharedKeyID{reInit, application}, 1, true},
+		{[]mlscore.PreSharedKeyID{branch}, 1, true},
+		{[]mlscore.PreSharedKeyID{branch}, 2, false},
+		{[]mlscore.PreSharedKeyID{reInit}, 7, false},
+		{[]mlscore.PreSharedKeyID{reInit, branch}, 1, false},
+	} {
+		if err := checkWelcomePSKs(c.ids, &mlscore.GroupContext{Epoch: c.epoch}); (err == nil) != c.ok {
+			t.Errorf("%v in epoch %d: %v", c.ids, c.epoch, err)
+		}
+	}
 }
 
 // TestSuccessorGroup reopens a reinitialized group under another identifier

@@ -94,6 +94,9 @@ func (w *world) commit(by *Group, opts CommitOptions) *Commit {
 	if !bytes.Equal(by.EpochAuthenticator(), before) {
 		w.t.Error("a commit takes effect before it is confirmed")
 	}
+	if len(commit.Staged.Flags) > 0 {
+		w.t.Errorf("our own commit is flagged: %q", commit.Staged.Flags)
+	}
 	w.deliver(commit.Message)
 	return commit
 }
