@@ -1,6 +1,10 @@
 package member
 
-import "leavebroker/mlscore"
+import (
+	"errors"
+
+	"leavebroker/mlscore"
+)
 
 // CommitOptions say what a commit contains. The zero value commits all pending
 // proposals that can go together, with a path.
@@ -8,7 +12,8 @@ type CommitOptions struct {
 	// Proposals are included by value.
 	Proposals []*mlscore.Proposal
 	// References are ProposalRefs of pending proposals to include. nil means
-	// those that Selectable gives for Proposals; an empty list means none.
+	// those that Selectable gives for Proposals, or only the removals among
+	// these if the group cannot bear the others; an empty list means none.
 	References [][]byte
 	// OmitPath leaves the path out where the proposals allow it.
 	OmitPath bool
@@ -48,11 +53,19 @@ func (g *Group) Commit(opts CommitOptions) (*Commit, error) {
 	if err := g.usable(); err != nil {
 		return nil, err
 	}
-	list := make([]mlscore.ProposalOrRef, 0, len(opts.Proposals)+len(opts.References))
-	references := opts.References
-	if references == nil {
-		references = g.Selectable(opts.Proposals)
+	if opts.References != nil {
+		return g.commit(opts, opts.References)
 	}
+	selected := g.Selectable(opts.Proposals)
+	commit, err := g.commit(opts, selected)
+	if removals := g.removalsOf(selected); errors.Is(err, mlscore.ErrInvalid) && len(removals) < len(selected) {
+		return g.commit(opts, removals)
+	}
+	return commit, err
+}
+
+func (g *Group) commit(opts CommitOptions, references [][]byte) (*Commit, error) {
+	list := make([]mlscore.ProposalOrRef, 0, len(opts.Proposals)+len(references))
 	for _, ref := range references {
 		list = append(list, mlscore.ProposalOrRef{Reference: ref})
 	}

@@ -272,6 +272,7 @@ func TestSelectableLeavesClashesOut(t *testing.T) {
 	propose(6, mlscore.NewSelfRemove(reg))
 	propose(1, Add(k.KeyPackage))
 	propose(2, Add(k.KeyPackage))
+	propose(1, Add(must[*KeyPackage](t)(m[3].client.NewKeyPackage(forever)).KeyPackage)) // a member already
 	propose(1, GroupContextExtensions(nil))
 	propose(2, GroupContextExtensions(nil))
 	propose(7, ReInit(mlscore.ReInit{GroupID: []byte("x"), Version: 1, CipherSuite: 1}))
@@ -283,6 +284,23 @@ func TestSelectableLeavesClashesOut(t *testing.T) {
 		t.Errorf("%d proposals are applied, want 5", n)
 	}
 	w.members = append(w.members, must[*Group](t)(k.Join(commit.Welcome, nil)))
+	w.agree()
+}
+
+// TestRemovalsGoOnDespiteAnAddThatDoesNotFit lets a newcomer propose itself
+// with a leaf that the group cannot take.
+func TestRemovalsGoOnDespiteAnAddThatDoesNotFit(t *testing.T) {
+	w := newWorld(t, 1)
+	w.create(3, nil)
+	c := w.client()
+	c.Mutate = &Mutate{LeafNode: func(n *mlscore.LeafNode) { n.Capabilities.Credentials = n.Capabilities.Credentials[1:] }}
+	k := must[*KeyPackage](t)(c.NewKeyPackage(forever))
+	w.send(must[[]byte](t)(mlscore.NewMemberAdd(w.members[0].Public(), c.Signer, k.KeyPackage)), nil)
+	w.send(must[[]byte](t)(w.members[1].ProposeRemove(2)), w.members[1])
+	commit := w.commit(w.members[0], CommitOptions{})
+	if !slices.Equal(commit.Staged.Removed, []mlscore.LeafIndex{2}) || len(commit.Staged.Added) > 0 {
+		t.Errorf("removed %v, added %v", commit.Staged.Removed, commit.Staged.Added)
+	}
 	w.agree()
 }
 

@@ -44,6 +44,15 @@ func (g *Group) Selectable(byValue []*mlscore.Proposal) [][]byte {
 	return refs
 }
 
+// removalsOf keeps the references of proposals that remove a leaf. Whoever may
+// propose an Add or new extensions could otherwise stop every commit with one
+// that the group turns out not to bear.
+func (g *Group) removalsOf(refs [][]byte) [][]byte {
+	return slices.DeleteFunc(slices.Clone(refs), func(ref []byte) bool {
+		return precedence(g.epoch.public.Proposal(ref).Proposal) > 1
+	})
+}
+
 // precedence orders proposals for selection: SelfRemove, Remove, Update and
 // Replace, anything else, ReInit.
 func precedence(p *mlscore.Proposal) int {
