@@ -58,7 +58,11 @@ func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
 		nats.Timeout(connectTimeout),
 		nats.DrainTimeout(drainTimeout),
 		nats.IgnoreAuthErrorAbort(),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { log.Warn("disconnected from NATS", zap.Error(err)) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil: we have left
+				log.Warn("disconnected from NATS", zap.Error(err))
+			}
+		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
 			log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
 		}),

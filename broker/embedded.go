@@ -170,7 +170,7 @@ type serverLogger struct {
 	cause error         // written before fatal is closed
 }
 
-func (l *serverLogger) Noticef(format string, v ...any) { l.log.Infof(format, v...) }
+func (l *serverLogger) Noticef(format string, v ...any) { l.log.Debugf(format, v...) }
 func (l *serverLogger) Warnf(format string, v ...any)   { l.log.Warnf(format, v...) }
 func (l *serverLogger) Errorf(format string, v ...any)  { l.log.Errorf(format, v...) }
 func (l *serverLogger) Debugf(format string, v ...any)  { l.log.Debugf(format, v...) }
