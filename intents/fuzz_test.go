@@ -3,6 +3,7 @@ package intents_test
 import (
 	"bytes"
 	"errors"
+	"strings"
 	"testing"
 
 	"leavebroker/intents"
@@ -59,5 +60,32 @@ func FuzzProposal(f *testing.F) {
 		if err == nil && !bytes.Equal(c.Proposal(p).Body, b) {
 			t.Fatalf("%x re-encodes as %x", b, c.Proposal(p).Body)
 		}
+	})
+}
+
+// FuzzStep folds any input into a group with open intents: it never panics,
+// leaves the state before it as it was, and what was verified stays so.
+func FuzzStep(f *testing.F) {
+	w := newWorld(f, 1)
+	w.policy.InfoTrustDS = true
+	for _, line := range []string{
+		"create alice/1 bob alice/2 carol", "info bob", "intent a mode=2 by=alice/1", "intent b by=bob", "act",
+		"answer a associated=2 undecided=1 unrelated=3", "control approve a", "update carol", "commit carol refs=none", "join dora", "act",
+	} {
+		w.command(strings.Fields(line))
+	}
+	for _, in := range w.log {
+		f.Add(byte(in.Kind), in.Data)
+	}
+	f.Add(byte(intents.KindClosed), []byte(`{"reason":"deleted"}`))
+	f.Add(byte(intents.KindControl), []byte(`{"op":"reset"}`))
+	before := describe(w.state, w.now)
+	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
+		s, _ := w.state.Step(intents.Input{Seq: w.seq + 1, Time: w.now, Kind: intents.Kind(kind), Data: data})
+		if after := describe(w.state, w.now); after != before {
+			t.Fatalf("the state before changed:\n%s\nwas\n%s", after, before)
+		}
+		describe(s, w.now)
+		s.Step(intents.Input{Seq: w.seq + 2, Time: w.now, Kind: intents.KindInfo, Data: data})
 	})
 }

@@ -15,7 +15,6 @@ import (
 
 	"leavebroker/intents"
 	"leavebroker/mlscore"
-	"leavebroker/mlscore/codec"
 	"leavebroker/mlscore/member"
 )
 
@@ -117,7 +116,7 @@ func (w *world) command(words []string) {
 		b := bytes.Clone(w.signed[opts["of"]])
 		b[len(b)-1] ^= 1
 		w.signed[args[0]] = b
-	case "alter": // alter x of=a1 group=… | mode=…
+	case "alter": // alter x of=a1 [group=…] [mode=…] [ref=length] [index=…]
 		w.alter(args[0], opts)
 	case "garbage":
 		w.feed(kindOf(args[0]), []byte("garbage"))
@@ -132,7 +131,7 @@ func (w *world) command(words []string) {
 		w.handshake(args[0], must[[]byte](w.t)(w.group(args[0]).Propose(mlscore.NewSelfRemove(mlscore.DefaultRegistry()))), "")
 	case "propose-remove": // propose-remove bob by=alice
 		w.handshake(opts["by"], must[[]byte](w.t)(w.group(opts["by"]).ProposeRemove(w.group(args[0]).OwnLeaf())), "")
-	case "join": // join dora [resync=yes] [to=broker|members]
+	case "join": // join dora [resync=yes] [as=…] [to=members]
 		w.join(args[0], opts)
 	case "reinit":
 		w.reinit(args[0])
@@ -271,7 +270,11 @@ func (w *world) commit(name string, opts map[string]string) {
 func (w *world) join(name string, opts map[string]string) {
 	w.t.Helper()
 	info := must[[]byte](w.t)(w.any().GroupInfo())
-	g, commit, err := w.client(name).JoinExternal(info, member.ExternalJoinOptions{Resync: opts["resync"] == "yes", Pending: w.state.Pending().SelfRemoves})
+	client := *w.client(name)
+	if user := opts["as"]; user != "" { // the same key, another credential
+		client.Credential = mlscore.BasicCredential([]byte(user))
+	}
+	g, commit, err := client.JoinExternal(info, member.ExternalJoinOptions{Resync: opts["resync"] == "yes", Pending: w.state.Pending().SelfRemoves})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -316,7 +319,7 @@ func (w *world) alter(name string, opts map[string]string) {
 		in.RemovalMode = intents.RemovalMode(must[int](w.t)(strconv.Atoi(m)))
 	}
 	if ref := opts["ref"]; ref != "" {
-		in.SenderLeafRef = codec.AppendOpaque(nil, []byte(ref))
+		in.SenderLeafRef = make([]byte, must[int](w.t)(strconv.Atoi(ref)))
 	}
 	if index := opts["index"]; index != "" {
 		in.SenderIndex = mlscore.LeafIndex(must[int](w.t)(strconv.Atoi(index)))

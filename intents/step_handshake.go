@@ -199,22 +199,24 @@ func (x *step) follow(c *change, sent []mlscore.LeafIndex) {
 // followRecord takes a change to one open intent.
 func (x *step) followRecord(r *record, c *change, sent []mlscore.LeafIndex) {
 	n := *r
-	index := r.intent.SenderIndex
+	index, changed := r.intent.SenderIndex, false
 	if !r.senderGone && !c.kept(index, r.sender) {
 		if !has(c.removed, index) || c.cameBack(index, r.sender) {
 			x.end(&n, outcome{StateSuperseded, ""}, r.targets())
 			return
 		}
-		n.senderGone = true
+		n.senderGone, changed = true, true
 		n.lose(c, index)
 	}
 	if r.association != nil {
 		var left []mlscore.LeafIndex
 		n.association, left = r.association.follow(c, index)
 		n.lose(c, left...)
+		changed = true
 	}
-	x.countLeftOut(&n, c, sent)
-	x.settle(&n)
+	if x.countLeftOut(&n, c, sent) || changed {
+		x.settle(&n)
+	}
 }
 
 // lose notes targets that left.
@@ -240,19 +242,21 @@ func (x *step) settle(r *record) {
 	x.end(r, outcome{StateRemoved, reason}, r.gone)
 }
 
-// countLeftOut counts the epochs that ended without a removal we had proposed.
-func (x *step) countLeftOut(r *record, c *change, sent []mlscore.LeafIndex) {
+// countLeftOut counts the epochs that ended without a removal we had proposed,
+// and says whether this is one.
+func (x *step) countLeftOut(r *record, c *change, sent []mlscore.LeafIndex) bool {
 	if c.commit == "" || !slices.ContainsFunc(r.targets(), func(leaf mlscore.LeafIndex) bool { return has(sent, leaf) }) {
-		return
+		return false
 	}
 	r.leftOut++
 	r.committers = append(slices.Clone(r.committers), c.committer)
 	if x.policy.StalledAfter == 0 || r.leftOut%x.policy.StalledAfter != 0 {
-		return
+		return true
 	}
 	x.notify(Notice{
 		Type: NoticeStalled, Intent: r.id, Leaves: r.committers,
 		Detail: fmt.Sprintf("%d epochs ended without the proposed removal", r.leftOut),
 	})
 	r.committers = nil
+	return true
 }

@@ -5,8 +5,8 @@ import "iter"
 // trie is an immutable map from byte strings: with and without give a new map
 // that shares all but one path with the old one. The path follows the nibbles
 // of the key, low ones first, only as deep as keys differ, so a map of n
-// hashes is about log16(n) deep. No key is a prefix of another: a map holds
-// keys of one length.
+// hashes is about log16(n) deep. No key that is stored is a prefix of another:
+// they are hashes, or leaf indexes of four bytes. Any key may be looked up.
 type trie[V any] struct {
 	root *trieNode[V]
 	n    int
@@ -19,7 +19,14 @@ type trieNode[V any] struct {
 	value  V
 }
 
-func nibble(key string, depth int) byte { return key[depth/2] >> (4 * (depth % 2)) & 0xf }
+// nibble is a step of a key's path; 0 beyond its end, which only a key that is
+// looked up in vain gets to.
+func nibble(key string, depth int) byte {
+	if depth/2 >= len(key) {
+		return 0
+	}
+	return key[depth/2] >> (4 * (depth % 2)) & 0xf
+}
 
 func (t trie[V]) get(key string) (value V, ok bool) {
 	node := t.root
