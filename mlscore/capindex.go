@@ -1,6 +1,7 @@
 package mlscore
 
 import (
+	"bytes"
 	"cmp"
 	"slices"
 )
@@ -85,12 +86,11 @@ func countDistinct[T ~uint16](change map[capability]int, kind capability, list [
 	}
 }
 
-// sameCapabilities says whether two leaves count alike.
-func sameCapabilities(a, b *LeafNode) bool {
-	return a.Credential.Type == b.Credential.Type &&
-		slices.Equal(a.Capabilities.Extensions, b.Capabilities.Extensions) &&
-		slices.Equal(a.Capabilities.Proposals, b.Capabilities.Proposals) &&
-		slices.Equal(a.Capabilities.Credentials, b.Capabilities.Credentials)
+// sameCapabilities says whether two encoded leaves count alike.
+func sameCapabilities(a, b []byte) bool {
+	credentialA, capabilitiesA := capabilitiesOf(a)
+	credentialB, capabilitiesB := capabilitiesOf(b)
+	return credentialA == credentialB && bytes.Equal(capabilitiesA, capabilitiesB)
 }
 
 // SupportsCredential says whether every member's capabilities list a

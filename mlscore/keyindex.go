@@ -60,7 +60,7 @@ func (k *keyIndex) with(level uint, del, add []uint64) *keyIndex {
 	case len(del)+len(add) == 0:
 		return k
 	case k == nil:
-		return newKeyIndex(level, add)
+		return newKeyIndex(level, slices.Clone(add))
 	case k.kids == nil:
 		return newKeyIndex(level, changeSorted(k.entries, del, add))
 	}
@@ -74,19 +74,19 @@ func (k *keyIndex) with(level uint, del, add []uint64) *keyIndex {
 	return changed.shrunk()
 }
 
-// newKeyIndex is the index of entries, ascending, which it does not keep.
+// newKeyIndex is the index of entries, ascending, which it may keep.
 func newKeyIndex(level uint, entries []uint64) *keyIndex {
 	if len(entries) == 0 {
 		return nil
 	}
 	if len(entries) <= keyIndexBucket || level == keyIndexDepth {
-		return &keyIndex{entries: slices.Clone(entries)}
+		return &keyIndex{entries: entries}
 	}
 	k := &keyIndex{kids: new([keyIndexFan]*keyIndex)}
 	for digit := range uint64(keyIndexFan) {
 		var a []uint64
 		a, entries = cutDigit(entries, level, digit)
-		k.kids[digit] = newKeyIndex(level+1, a)
+		k.kids[digit] = newKeyIndex(level+1, slices.Clone(a))
 	}
 	return k
 }

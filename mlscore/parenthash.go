@@ -108,13 +108,12 @@ func (c *parentHashCheck) descendant(x NodeIndex, leaves []LeafIndex) (d NodeInd
 
 // parentHashOf is the parent_hash field of a node, empty where a leaf has none.
 func (c *parentHashCheck) parentHashOf(x NodeIndex) []byte {
-	b := c.node(x)
-	r := codec.NewReader(b)
+	r := codec.NewReader(c.node(x))
 	r.Opaque() // encryption_key
 	if x.IsLeaf() {
-		r.Opaque() // signature_key
-		ReadCredential(r)
-		for range 5 { // the lists of Capabilities
+		r.Opaque()        // signature_key
+		r.Uint16()        // credential_type
+		for range 1 + 5 { // the credential and the lists of Capabilities
 			r.Opaque()
 		}
 		if LeafNodeSource(r.Uint8()) != LeafNodeSourceCommit {

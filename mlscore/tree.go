@@ -221,11 +221,6 @@ func (t *RatchetTree) NodeHash(x NodeIndex) []byte {
 	return d[:h.hashLen:h.hashLen]
 }
 
-func (t *RatchetTree) hash(h *treeHasher, x NodeIndex) digest {
-	s, row, j := t.at(x)
-	return h.node(&s, row, uint32(x>>(blockLevels*(row+1))), j)
-}
-
 // FindEncryptionKey finds the node that has an encryption key.
 func (t *RatchetTree) FindEncryptionKey(key []byte) (NodeIndex, bool) {
 	for _, entry := range t.encryptionKeys.candidates(key) {

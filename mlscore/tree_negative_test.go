@@ -234,6 +234,21 @@ func TestEditRefusals(t *testing.T) {
 	}
 }
 
+// A leaf made by hand that could not be read again does not get into the tree.
+func TestUnreadableLeafRefused(t *testing.T) {
+	g := newTestGroup(t, mustSuite(t, 1), 3)
+	for _, leaf := range []*LeafNode{{}, {Source: LeafNodeSourceUpdate, Extensions: Extensions{{7, nil}, {7, nil}}}} {
+		e := g.tree.Edit()
+		_, errAdd := e.Add(leaf)
+		for name, err := range map[string]error{"add": errAdd, "update": e.Update(1, leaf), "set": e.SetLeaf(2, leaf)} {
+			if Reason(err) != "malformed" {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		checkAgainstModel(t, e.Tree(), modelOf(g.tree))
+	}
+}
+
 // A tree that shrinks and grows again must not remember hashes of its first size.
 func TestTruncateThenGrow(t *testing.T) {
 	g := newTestGroup(t, mustSuite(t, 1), 40)

@@ -131,11 +131,27 @@ func (e *TreeEdit) reach(i LeafIndex) error {
 // SetLeaf puts a leaf at a place and leaves its direct path as it is. The place
 // may be LeafWidth: then the tree is extended first.
 func (e *TreeEdit) SetLeaf(i LeafIndex, leaf *LeafNode) error {
+	encoded, err := encodeLeaf(leaf)
+	if err != nil {
+		return err
+	}
 	if err := e.reach(i); err != nil {
 		return err
 	}
-	e.set(i.NodeIndex(), leaf.Bytes())
+	e.set(i.NodeIndex(), encoded)
 	return nil
+}
+
+// encodeLeaf encodes a leaf for the tree, which must be able to decode it
+// again: one made by hand may have an extension twice, say.
+func encodeLeaf(leaf *LeafNode) ([]byte, error) {
+	b := leaf.Bytes()
+	if leaf.raw == nil {
+		if _, err := ParseLeafNode(b); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 // Update replaces a member's leaf and blanks its direct path (RFC 9420,
@@ -144,7 +160,11 @@ func (e *TreeEdit) Update(i LeafIndex, leaf *LeafNode) error {
 	if e.LeafBytes(i) == nil {
 		return invalid("12.1.2", "no member at leaf %d to update", i)
 	}
-	e.set(i.NodeIndex(), leaf.Bytes())
+	encoded, err := encodeLeaf(leaf)
+	if err != nil {
+		return err
+	}
+	e.set(i.NodeIndex(), encoded)
 	e.blankPath(i)
 	return nil
 }
@@ -206,11 +226,15 @@ func (e *TreeEdit) MergePath(committer LeafIndex, path *UpdatePath) error {
 	if !bytes.Equal(leafHash, path.LeafNode.ParentHash) {
 		return invalid("7.9.2", "the leaf's parent_hash is %x, want %x", path.LeafNode.ParentHash, leafHash)
 	}
-	e.set(committer.NodeIndex(), path.LeafNode.Bytes())
+	encoded, err := encodeLeaf(path.LeafNode)
+	if err != nil {
+		return err
+	}
+	e.set(committer.NodeIndex(), encoded)
 	filtered := e.FilteredDirectPath(committer)
 	for _, x := range DirectPath(committer.NodeIndex(), e.LeafWidth()) {
 		if len(filtered) > 0 && x == filtered[0] {
-			e.set(x, parents[0].Append(nil))
+			e.set(x, parents[0].Append(make([]byte, 0, len(parents[0].EncryptionKey)+len(parents[0].ParentHash)+8)))
 			filtered, parents = filtered[1:], parents[1:]
 		} else {
 			e.set(x, nil)
@@ -255,22 +279,6 @@ func (e *TreeEdit) pathParents(committer LeafIndex, keys [][]byte) ([]ParentNode
 	return parents, parentHash, nil
 }
 
-// hash is the tree hash of a node; what it computes is kept.
-func (e *TreeEdit) hash(h *treeHasher, x NodeIndex) digest {
-	row := x.Level() / blockLevels
-	at := &e.top
-	for r := e.depth / blockLevels; r > row; r-- {
-		c := uint(x>>(blockLevels*r)) % blockKids
-		if at.open == nil {
-			kid := at.kid(c)
-			at = &kid
-		} else {
-			at = &at.open.kids[c]
-		}
-	}
-	return h.node(at, row, uint32(x>>(blockLevels*(row+1))), uint(x>>(blockLevels*row))%blockKids)
-}
-
 // FindEncryptionKey finds a node that has an encryption key.
 func (e *TreeEdit) FindEncryptionKey(key []byte) (NodeIndex, bool) {
 	for _, entry := range e.base.encryptionKeys.candidates(key) {
@@ -306,7 +314,7 @@ func (e *TreeEdit) FindSignatureKey(key []byte) (LeafIndex, bool) {
 func (e *TreeEdit) Tree() *RatchetTree {
 	slices.Sort(e.touched)
 	e.touched = slices.Compact(e.touched)
-	top := newTreeHasher(e.suite).pack(&e.top, e.depth/blockLevels, 0)
+	top := newTreeHasher(e.suite).pack(e.top, e.depth/blockLevels, 0)
 	t := &RatchetTree{
 		nodes:          nodes{suite: e.suite, top: slot{packed: top}, depth: e.depth},
 		encryptionKeys: e.base.encryptionKeys,
@@ -327,7 +335,7 @@ func (t *RatchetTree) index(base *RatchetTree, changed []NodeIndex) {
 		encryption.note(before, after, uint32(x), encryptionKeyOf)
 		if x.IsLeaf() {
 			signature.note(before, after, uint32(x.LeafIndex()), signatureKeyOf)
-			noteCapabilities(caps, base.Leaf(x.LeafIndex()), t.Leaf(x.LeafIndex()))
+			noteCapabilities(caps, before, after)
 		}
 	}
 	t.encryptionKeys = encryption.apply(t.encryptionKeys)
@@ -335,15 +343,16 @@ func (t *RatchetTree) index(base *RatchetTree, changed []NodeIndex) {
 	t.caps = t.caps.with(caps)
 }
 
-func noteCapabilities(change map[capability]int, before, after *LeafNode) {
+// noteCapabilities counts an encoded leaf less and another more; nil is none.
+func noteCapabilities(change map[capability]int, before, after []byte) {
 	if before != nil && after != nil && sameCapabilities(before, after) {
 		return
 	}
 	if before != nil {
-		countCapabilities(change, before, -1)
+		countCapabilities(change, decodeLeaf(before), -1)
 	}
 	if after != nil {
-		countCapabilities(change, after, 1)
+		countCapabilities(change, decodeLeaf(after), 1)
 	}
 }
 

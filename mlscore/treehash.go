@@ -64,16 +64,16 @@ func (h *treeHasher) parent(encoded []byte, left, right *digest) digest {
 
 // node is the tree hash of node j of a block, given the block's place. Where
 // hashes are missing they are computed and, in an open block, kept.
-func (h *treeHasher) node(s *slot, row uint, number uint32, j uint) digest {
+func (h *treeHasher) node(s slot, row uint, number uint32, j uint) digest {
 	switch {
 	case row == 0 && j&1 == 0:
 		return h.leaf(LeafIndex(number*(blockKids/2)+uint32(j/2)), s.node(row, j, h.hashLen))
 	case s.open != nil:
 		return h.inOpen(s.open, row, number, j)
-	case s.packed == nil:
-		s.packed = h.blanks(row, number)
+	case s.packed != nil:
+		return h.inPacked(s.packed, row, number, j)
 	}
-	return h.inPacked(s.packed, row, number, j)
+	return h.inPacked(h.blanks(row, number), row, number, j)
 }
 
 func (h *treeHasher) inOpen(b *openBlock, row uint, number uint32, j uint) (d digest) {
@@ -84,12 +84,11 @@ func (h *treeHasher) inOpen(b *openBlock, row uint, number uint32, j uint) (d di
 	}
 	var left, right digest
 	if NodeIndex(j).IsLeaf() { // of a row above 0: blocks are below
-		left = h.node(&b.kids[j], row-1, number*blockKids+uint32(j), blockNodes/2)
-		right = h.node(&b.kids[j+1], row-1, number*blockKids+uint32(j)+1, blockNodes/2)
+		left = h.below(b, j, row, number)
+		right = h.below(b, j+1, row, number)
 	} else {
-		s := slot{open: b}
-		left = h.node(&s, row, number, uint(NodeIndex(j).Left()))
-		right = h.node(&s, row, number, uint(NodeIndex(j).Right()))
+		left = h.node(slot{open: b}, row, number, uint(NodeIndex(j).Left()))
+		right = h.node(slot{open: b}, row, number, uint(NodeIndex(j).Right()))
 	}
 	d = h.parent(b.nodes[j], &left, &right)
 	copy(kept, d[:])
@@ -97,10 +96,18 @@ func (h *treeHasher) inOpen(b *openBlock, row uint, number uint32, j uint) (d di
 	return d
 }
 
+// below is the tree hash of what is in a block's slot c.
+func (h *treeHasher) below(b *openBlock, c, row uint, number uint32) digest {
+	kid, number := &b.kids[c], number*blockKids+uint32(c)
+	if *kid == (slot{}) {
+		kid.packed = h.blanks(row-1, number)
+	}
+	return h.node(*kid, row-1, number, blockNodes/2)
+}
+
 func (h *treeHasher) inPacked(b *block, row uint, number uint32, j uint) (d digest) {
 	if b.collapsed(row) && j != uint(b.width)/2 {
-		s := slot{open: newOpenBlock(row, b.width, h.hashLen)}
-		return h.node(&s, row, number, j)
+		return h.node(slot{open: newOpenBlock(row, b.width, h.hashLen)}, row, number, j)
 	}
 	at := hashSlot(row, j) * h.hashLen
 	if b.collapsed(row) {
@@ -111,7 +118,7 @@ func (h *treeHasher) inPacked(b *block, row uint, number uint32, j uint) (d dige
 }
 
 // pack makes the block of a slot, all hashes computed.
-func (h *treeHasher) pack(s *slot, row uint, number uint32) *block {
+func (h *treeHasher) pack(s slot, row uint, number uint32) *block {
 	switch {
 	case s.open != nil:
 		return h.packOpen(s.open, row, number)
@@ -126,11 +133,11 @@ func (h *treeHasher) packOpen(b *openBlock, row uint, number uint32) *block {
 	if row > 0 {
 		p.kids = new([blockKids]*block)
 		for c := range uint32(b.width) + 1 {
-			p.kids[c] = h.pack(&b.kids[c], row-1, number*blockKids+c)
+			p.kids[c] = h.pack(b.kids[c], row-1, number*blockKids+c)
 			b.kids[c] = slot{packed: p.kids[c]}
 		}
 	}
-	h.node(&slot{open: b}, row, number, b.top())
+	h.node(slot{open: b}, row, number, b.top())
 	if p.collapsed(row) {
 		p.data = append(make([]byte, 0, h.hashLen), b.hashes[int(b.top())*h.hashLen:][:h.hashLen]...)
 		return p

@@ -35,6 +35,12 @@ func (n *nodes) node(x NodeIndex) []byte {
 	return s.node(row, j, n.suite.HashLen())
 }
 
+// hash is the tree hash of a node of the tree.
+func (n *nodes) hash(h *treeHasher, x NodeIndex) digest {
+	s, row, j := n.at(x)
+	return h.node(s, row, uint32(x>>(blockLevels*(row+1))), j)
+}
+
 // Suite is the cipher suite whose hash and signatures the tree uses.
 func (n *nodes) Suite() *Suite { return n.suite }
 
@@ -46,10 +52,14 @@ func (n *nodes) Members() int { return int(n.top.leaves()) }
 
 // Leaf is a leaf, nil when it is blank or outside the tree.
 func (n *nodes) Leaf(i LeafIndex) *LeafNode {
-	b := n.LeafBytes(i)
-	if b == nil {
-		return nil
+	if b := n.LeafBytes(i); b != nil {
+		return decodeLeaf(b)
 	}
+	return nil
+}
+
+// decodeLeaf decodes a leaf that was decoded, or encoded, when it came in.
+func decodeLeaf(b []byte) *LeafNode {
 	leaf, err := ParseLeafNode(b)
 	if err != nil {
 		panic("internal error: a leaf of the tree does not decode: " + err.Error())
@@ -154,7 +164,7 @@ func (n *nodes) FilteredDirectPath(i LeafIndex) []NodeIndex {
 	if uint32(i) >= n.LeafWidth() {
 		return nil
 	}
-	var path []NodeIndex
+	path := make([]NodeIndex, 0, n.depth)
 	for x := i.NodeIndex(); x != Root(n.LeafWidth()); x = x.Parent() {
 		if !n.vacant(x.Sibling()) {
 			path = append(path, x.Parent())
@@ -235,6 +245,21 @@ func signatureKeyOf(leaf []byte) []byte {
 	_, rest := cutOpaque(leaf)
 	key, _ := cutOpaque(rest)
 	return key
+}
+
+// capabilitiesOf is the type of the credential of an encoded LeafNode, and its
+// encoded Capabilities.
+func capabilitiesOf(leaf []byte) (credential CredentialType, capabilities []byte) {
+	r := codec.NewReader(leaf)
+	r.Opaque() // encryption_key
+	r.Opaque() // signature_key
+	credential = CredentialType(r.Uint16())
+	r.Opaque() // whatever the type, one vector
+	start := r.Offset()
+	for range 5 {
+		r.Opaque()
+	}
+	return credential, r.Since(start)
 }
 
 // unmergedOf is the unmerged leaves of an encoded ParentNode.
