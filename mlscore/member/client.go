@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"crypto/rand"
 	"io"
 
@@ -156,7 +157,7 @@ func (c *Client) ImportKeyPackage(public *mlscore.KeyPackage, initKey, encryptio
 	if k.leaf, err = s.parsePrivateKey(encryptionKey); err != nil {
 		return nil, err
 	}
-	if !sameMAC(k.init.public, public.InitKey) || !sameMAC(k.leaf.public, public.LeafNode.EncryptionKey) {
+	if !bytes.Equal(k.init.public, public.InitKey) || !bytes.Equal(k.leaf.public, public.LeafNode.EncryptionKey) {
 		return nil, invalid("10", "the private keys do not belong to the key package")
 	}
 	return k, nil

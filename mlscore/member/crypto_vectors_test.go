@@ -41,7 +41,9 @@ func must[T any](t testing.TB) func(T, error) T {
 }
 
 // seeded is a source of randomness for repeatable tests.
-func seeded(n byte) *rand.ChaCha8 { return rand.NewChaCha8([32]byte{n}) }
+func seeded[N ~int | ~byte | ~uint16](n N) *rand.ChaCha8 {
+	return rand.NewChaCha8([32]byte{byte(n), byte(int(n) >> 8)})
+}
 
 func TestCryptoBasicsVectors(t *testing.T) {
 	var cases []struct {

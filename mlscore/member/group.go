@@ -1,6 +1,7 @@
 package member
 
 import (
+	"bytes"
 	"fmt"
 	"iter"
 
@@ -174,11 +175,17 @@ func (g *Group) ResumptionPSK(epoch uint64) (value []byte, ok bool) {
 // GroupInfo describes the current epoch to those outside, as an encoded
 // MLSMessage signed by this member: with the ratchet tree and external_pub, by
 // which others join (RFC 9420, Section 12.4.3).
-func (g *Group) GroupInfo() ([]byte, error) {
+func (g *Group) GroupInfo() ([]byte, error) { return g.exportInfo(withRatchetTree) }
+
+// GroupInfoWithoutTree is GroupInfo for readers who get the RatchetTree beside
+// it (RFC 9420, Section 12.4.3.3).
+func (g *Group) GroupInfoWithoutTree() ([]byte, error) { return g.exportInfo(withoutRatchetTree) }
+
+func (g *Group) exportInfo(form treeForm) ([]byte, error) {
 	if err := g.usable(); err != nil {
 		return nil, err
 	}
-	gi, err := groupInfo(g.client, g.suite, g.epoch, withRatchetTree)
+	gi, err := groupInfo(g.client, g.suite, g.epoch, form)
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +222,7 @@ func groupInfo(c *Client, s *suite, e *epoch, form treeForm) (*mlscore.GroupInfo
 // findPSK gives the value of a pre-shared key: of this group's own history, or
 // as the client knows it.
 func (g *Group) findPSK(id mlscore.PreSharedKeyID) ([]byte, error) {
-	if id.Type == mlscore.PSKTypeResumption && sameMAC(id.GroupID, g.GroupID()) {
+	if id.Type == mlscore.PSKTypeResumption && bytes.Equal(id.GroupID, g.GroupID()) {
 		if value, ok := g.resumption[id.Epoch]; ok {
 			return value, nil
 		}

@@ -23,8 +23,7 @@ func BenchmarkLargeGroup(b *testing.B) {
 				w := &world{suite: mustSuite(b, id), shared: &Shared{}}
 				clients := make([]*Client, 512)
 				for i := range clients {
-					random := seeded(byte(i))
-					random.Seed([32]byte{byte(i), byte(i >> 8)})
+					random := seeded(i)
 					clients[i] = &Client{CipherSuite: id, Random: random, Shared: w.shared, Credential: mlscore.BasicCredential(fmt.Append(nil, i))}
 					clients[i].Signer = must[mlscore.Signer](b)(mlscore.GenerateSigner(w.suite.Signature, random))
 				}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -18,7 +19,7 @@ type world struct {
 	members []*Group
 	shared  *Shared
 	psks    map[string][]byte
-	serial  byte
+	serial  int
 	encrypt bool
 }
 
@@ -172,6 +173,75 @@ func (w *world) joinExternal(c *Client, opts ExternalJoinOptions) *Group {
 	w.deliver(commit.Message)
 	w.members = append(w.members, g)
 	return g
+}
+
+// TestRandomLife plays long random lives of groups: joins with and without
+// path, removals down to half empty trees, updates, external joins and
+// resyncs. After each epoch all members agree.
+func TestRandomLife(t *testing.T) {
+	for seed := range byte(4) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, 1+mlscore.CipherSuite(seed)%3)
+			if seed%2 == 0 {
+				w.shared = nil
+			}
+			w.encrypt = seed == 3
+			w.create(2, nil)
+			random := rand.New(seeded(100 + seed))
+			for range 60 {
+				w.randomEpoch(random)
+				w.agree()
+			}
+		})
+	}
+}
+
+// randomEpoch lets something happen that ends the epoch.
+func (w *world) randomEpoch(random *rand.Rand) {
+	w.t.Helper()
+	pick := func() *Group { return w.members[random.IntN(len(w.members))] }
+	switch what := random.IntN(10); {
+	case what == 0:
+		opts := ExternalJoinOptions{}
+		if len(w.members) > 2 && random.IntN(2) == 0 {
+			leaver := w.members[1+random.IntN(len(w.members)-1)]
+			message := must[[]byte](w.t)(leaver.Propose(mlscore.NewSelfRemove(mlscore.DefaultRegistry())))
+			w.send(message, leaver)
+			opts.Pending = [][]byte{message}
+		}
+		w.joinExternal(w.client(), opts)
+		return
+	case what == 1 && len(w.members) > 1:
+		w.joinExternal(w.members[1+random.IntN(len(w.members)-1)].Client(), ExternalJoinOptions{Resync: true})
+		return
+	}
+	var keys []*KeyPackage
+	opts := CommitOptions{OmitPath: random.IntN(2) == 0}
+	by := pick()
+	for range random.IntN(4) {
+		switch from := pick(); random.IntN(4) {
+		case 0, 1:
+			k := w.keyPackage()
+			keys = append(keys, k)
+			if from == by {
+				opts.Proposals = append(opts.Proposals, Add(k.KeyPackage))
+			} else {
+				w.send(must[[]byte](w.t)(from.ProposeAdd(k.KeyPackage)), from)
+			}
+		case 2:
+			w.send(must[[]byte](w.t)(from.ProposeUpdate(nil)), from)
+		case 3:
+			if target := pick(); target != by && len(w.members) > 3 {
+				w.send(must[[]byte](w.t)(from.ProposeRemove(target.OwnLeaf())), from)
+			}
+		}
+	}
+	opts.OmitPath = opts.OmitPath && len(keys) > 0
+	commit := w.commit(by, opts)
+	for _, k := range keys {
+		w.members = append(w.members, must[*Group](w.t)(k.Join(commit.Welcome, nil)))
+	}
 }
 
 // eachSuite runs a scenario in all suites, with public and with private
