@@ -17,8 +17,10 @@ import (
 //
 //	1. output   the removals for the current epoch, by compare-and-swap on the
 //	            group's last output
-//	2. ledger   whether the group is open, and its receipts, likewise
-//	3. events
+//	2. events
+//	3. ledger   whether the group is open, and its receipts, by compare-and-swap;
+//	            after the events, since the inputs of a group that is not open
+//	            are skipped when they come again
 //	4. memory   only now the new state replaces the old one
 //	5. answer, control: questions are asked, timers that came due are stored;
 //	            both come back as inputs

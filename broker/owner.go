@@ -111,10 +111,10 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 		return err
 	}
 	events = append(events, more...)
-	if err := o.b.record(ctx, g, events); err != nil {
+	if err := o.tell(ctx, in, events, nil); err != nil {
 		return err
 	}
-	if err := o.tell(ctx, in, events, nil); err != nil {
+	if err := o.b.record(ctx, g, events); err != nil {
 		return err
 	}
 	o.keep(g)

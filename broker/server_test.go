@@ -46,3 +46,9 @@ func testAssets(partitions int) assets {
 		eventMaxAge: time.Hour, tenants: []string{"acme", "globex"},
 	}
 }
+
+func contextCanceled() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx.Err()
+}
