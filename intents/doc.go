@@ -1,5 +1,125 @@
-// Package intents implements draft-kohbrok-mls-leaf-operation-intents-01:
-// the LeafOperationIntent of a member who leaves, its signature and its
-// verification, the LeafOperationProposal that carries it, and the life of
-// intents in one group as a pure step function.
+// Package intents implements draft-kohbrok-mls-leaf-operation-intents-01: the
+// LeafOperationIntent of a member who leaves, its signature and verification,
+// the LeafOperationProposal that carries it, and the life of the intents of one
+// group as a step function over that group's log.
+//
+//	Section 2        intent.go, proposal.go   structures
+//	Section 2.3      verify.go                the checks, one error each
+//	Section 2.4      due.go                   what to propose; plain Removes
+//	Section 2.5      association.go           what to ask the Authentication Service
+//	"Replay" in the security considerations   lineage.go
+//
+// State is the fold: Step takes one Input and gives the next State with
+// Notices, Due tells what ought to be done. Both are pure and total. State is
+// an immutable value that shares its memory with its predecessors. A commit
+// costs a look at each leaf that it changes and at each open intent.
+//
+// # Where the draft is silent or contradicts itself
+//
+// Code points. Neither the proposal type nor the wire format has a value, nor
+// the registration its External and Path columns. CodePoints; private use by
+// default. The proposal is taken to be allowed from external senders, as the
+// text says, and to need a path, as the Removes do that it stands for.
+//
+// Body of the proposal. As drafted it begins with group_id<V>; the stacks that
+// admit proposals of an application wrap any body in opaque<V> and cannot read
+// it. Both are offered (Body).
+//
+// LeafNodeRef. It is a HashReference, that is opaque<V> of Nh bytes, over an
+// unnamed "value": the encoded LeafNode, as received and not encoded again. A
+// leaf of source key_package names neither group nor index, so its reference
+// does not either.
+//
+// Undefined removal modes. The draft does not say that they are invalid. They
+// decode, and are refused before anything else is checked: to guess what a
+// mode removes is worse than to remove nobody.
+//
+// What group_id is compared with. "The group in which the proposal was sent"
+// does not exist for an intent that comes alone: it is the group to which it
+// was submitted.
+//
+// sender_index outside the tree, or a blank leaf. Not mentioned; there is no
+// reference to match, so leaf_ref_mismatch. A reference that is not in the tree
+// yet may be ours to wait for: it is parked for an epoch and a while, since
+// intents are not ordered with commits.
+//
+// Who may turn an intent into what. "The recipient MAY create a
+// LeafOperationProposal." We send plain Removes as an external sender, which
+// RFC 9420, Section 12.1.8 allows and every member understands. To members they
+// originate from us and not from the sender of the intent.
+//
+// All or part. A LeafOperationProposal is one set of Removes; plain Removes may
+// be committed one by one. The draft ends an intent when its sender is removed,
+// which would leave the associated members in the group for good if the sender
+// happens to go first. We go on with those who were candidates in the sender's
+// last epoch, and never with a leaf added later.
+//
+// When association is decided. At processing, by each member alone: two answers
+// would give two trees. The draft does not say how members come to one. Ours is
+// asked once per leaf and credential and recorded before it is used; nothing of
+// it is left to members. Whether association is symmetric is not said either:
+// we ask for the sender against each other member.
+//
+// A Remove that is already there. A LeafOperationProposal beside a Remove,
+// SelfRemove or Update of one of its leaves, or of the committer, would make
+// the list invalid (RFC 9420, Section 12.2), without a rule which yields. We
+// propose each leaf at most once in an epoch, and none that has a SelfRemove
+// pending.
+//
+// External commits. "May include one or more LeafOperationProposals", by value
+// or by reference is not said, and RFC 9420, Section 12.4.3.2 forbids
+// references: by value only.
+//
+// Until when an intent is valid. "Provided the leaf remains unchanged", "until
+// the sender updates its own leaf", "as long as the creator's leaf doesn't
+// change its state" differ where another changes it (Replace) or where it is
+// removed and added by one commit. Any change of the leaf's bytes, a resync, and
+// an Add of the sender's credential and key beside its removal end the intent:
+// superseded. There is no expiry and no withdrawal; a client withdraws by
+// updating its leaf.
+//
+// Replay. The draft names the danger of a KeyPackage that is used again, and no
+// remedy. Every reference that left the tree is remembered for the group's life,
+// and an intent with one is refused while the leaf is there. What cannot be
+// told: an intent that was kept from us through the whole first life of its
+// leaf, if our log does not reach back to it.
+//
+// Identity. Intents have none, and an ECDSA signature can be varied by anyone.
+// ID is over tenant and TBS; submissions that share it are judged one by one,
+// and one that fails never harms one that verified.
+//
+// The last member, and the end of a group. A group cannot remove its last
+// member (RFC 9420, Section 12.2): the intent is kept, reason sole_member. A
+// ReInit or a deleted group ends intents, reason group_closed, and the notice
+// names the leaves that stay.
+//
+// A GroupInfo cannot be checked by an observer, and so no intent is acted on
+// over one before a member's signature verifies over its GroupContext, unless
+// the delivery service vouches. One of a later epoch than ours waits until a
+// handshake of its epoch verifies over it: it may have overtaken its commit.
+// Across a gap an intent lives on if the leaf has the same bytes; a leaf with the
+// same signature key or credential was updated; any other was removed.
+//
+// # SelfRemove, read by mlscore
+//
+// draft-mahy-mls-selfremove-00 and draft-ietf-mls-extensions differ: code point
+// 0x0008 or 0x000a (0x0008 is app_data_update in the latter; mls-rs uses
+// 0xF003), External Y or N. We take the latter's, configurable; only a member
+// can send one, since its sender is whom it removes. The seed says nothing about
+// a Remove of the same leaf (the latter: invalid, and so do we), nor about the
+// order of application (after Updates, before Removes). It is by reference even
+// in external commits, against RFC 9420, Section 12.4.3.2. We cannot check its
+// membership tag, so it suppresses our Remove for its epoch only.
+//
+// # Replace and leaf_node_epoch, read by mlscore
+//
+// draft-barnes-mls-replace-00 calls one field replaced, removed and to_replace:
+// it is the struct's, replaced. No code points: Registry. Who may send it is not
+// said: members. Beside a SelfRemove of the same leaf it is invalid, as beside a
+// Remove, which is all that the draft says. An equal leaf_node_epoch is allowed
+// as drafted, so a leaf of the same epoch can come back: an intent made for it
+// is then reference_reused. The draft's open points, a flag that requires
+// leaf_node_epoch and a signature under the previous key, are not implemented;
+// since a Replace may carry a signature key that its owner never chose, a
+// replaced leaf always ends the intent.
 package intents

@@ -1,7 +1,6 @@
 package intents
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -40,7 +39,7 @@ func (k Kind) String() string {
 
 // Input is one entry of a group's log.
 type Input struct {
-	Seq  uint64    // position in the log: ascending, with gaps
+	Seq  uint64    // position in the log: from 1, ascending, with gaps
 	Time time.Time // when the log stored it
 	Kind Kind
 	Data []byte // the stored body; it must not be changed
@@ -104,12 +103,8 @@ type Closed struct {
 
 // decodeJSON decodes a body of one JSON object.
 func decodeJSON(data []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	if err := d.Decode(into); err != nil {
+	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	if d.More() {
-		return fmt.Errorf("%w: bytes follow the JSON object", ErrMalformed)
 	}
 	return nil
 }

@@ -348,7 +348,7 @@ func (x *step) dropReceipts() {
 		return
 	}
 	for id, r := range x.records.all() {
-		if isTerminal(r.state) && (r.confirmed || r.state != StateRemoved) && x.now.Sub(r.ended) > x.policy.ReceiptTTL {
+		if isTerminal(r.state) && x.now.Sub(r.ended) > x.policy.ReceiptTTL {
 			x.records = x.records.without(id)
 		}
 	}

@@ -31,6 +31,7 @@ func (x *step) foldClosed() {
 // name the leaves that stay.
 func (x *step) close(reason string) {
 	x.closed, x.gap = reason, false
+	x.unconfirmed = nil // nobody will sign any more
 	for _, r := range slices.Clone(x.open) {
 		x.end(r, outcome{StateRejected, ReasonGroupClosed}, r.targets())
 	}
