@@ -17,9 +17,10 @@
 //	Section 5.1, 5.2 ciphersuite.go, signer.go
 //	Section 5.3      credential.go
 //	Section 6        framing.go
-//	Section 7.1, 7.4-7.7  tree.go
+//	Section 4, 7.1   tree.go, treenodes.go, treeblock.go
+//	Section 7.4-7.7, 12.1.1-12.1.3  treeedit.go
 //	Section 7.2      leafnode.go
-//	Section 7.8, 7.9 treehash.go
+//	Section 7.8, 7.9 treehash.go, parenthash.go, treeverify.go
 //	Section 8.1      groupcontext.go
 //	Section 8.2      transcript.go
 //	Section 10       keypackage.go
