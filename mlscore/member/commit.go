@@ -126,6 +126,8 @@ func (g *Group) ConfirmCommit() error {
 }
 
 // DropCommit forgets the pending commit: the delivery service has refused it.
+// If it is accepted after all, this member can only come back by JoinExternal
+// with Resync.
 func (g *Group) DropCommit() { g.pending = nil }
 
 // HasPendingCommit says whether an own commit waits to be confirmed.

@@ -26,7 +26,8 @@ type ExternalJoinOptions struct {
 // JoinExternal joins a group by an external commit (RFC 9420, Section
 // 12.4.3.2). The GroupInfo is an encoded MLSMessage with external_pub. The
 // result is the group in its new epoch and the commit: the caller drops the
-// group if the delivery service refuses the commit.
+// group if the delivery service refuses the commit, and does not process the
+// commit if it comes back.
 func (c *Client) JoinExternal(groupInfo []byte, opts ExternalJoinOptions) (*Group, *Commit, error) {
 	m, err := mlscore.ParseMLSMessage(groupInfo, c.registry())
 	if err != nil {

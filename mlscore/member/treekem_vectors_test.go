@@ -37,6 +37,7 @@ func TestTreeKEMVectors(t *testing.T) {
 	mlstest.JSON(t, "mlswg/treekem.json", &cases)
 	for n, c := range cases {
 		t.Run(fmt.Sprintf("%d/suite%d", n, c.CipherSuite), func(t *testing.T) {
+			t.Parallel()
 			s := mustSuite(t, c.CipherSuite)
 			tree := must[*mlscore.RatchetTree](t)(mlscore.ParseRatchetTree(s.Suite, c.RatchetTree))
 			private := make(map[mlscore.LeafIndex]*privateTree)

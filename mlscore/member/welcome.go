@@ -97,7 +97,9 @@ func (b *commitBuilder) welcome(next *epoch, staged *mlscore.Staged, form treeFo
 
 // Join joins a group by a Welcome for this key package (RFC 9420, Section
 // 12.4.3.1), an encoded MLSMessage. The ratchet tree is the data of a
-// ratchet_tree extension, or nil where the Welcome carries it.
+// ratchet_tree extension, or nil where the Welcome carries it. Whether the
+// group is a proper successor or branch of another (RFC 9420, Sections 11.2 and
+// 11.3) is for the client's PSK function and the caller to judge.
 func (k *KeyPackage) Join(welcome, ratchetTree []byte) (*Group, error) {
 	m, err := mlscore.ParseMLSMessage(welcome, k.client.registry())
 	if err != nil {
