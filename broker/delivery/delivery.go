@@ -9,7 +9,6 @@ package delivery
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,7 +27,7 @@ type Service struct {
 	js       jetstream.JetStream
 	prefix   string
 	tenant   string
-	removals jetstream.Consumer
+	removals jetstream.Consumer // bound by the first NextRemoval
 }
 
 // publishAttempt is how long one attempt to store a message may take, and
@@ -38,17 +37,14 @@ const (
 	publishAttempts = 15
 )
 
-// New connects a tenant's delivery service to a broker that runs.
-func New(ctx context.Context, nc *nats.Conn, prefix, tenant string) (*Service, error) {
+// New makes the delivery service of a tenant on a connection to the broker's
+// NATS server.
+func New(nc *nats.Conn, prefix, tenant string) (*Service, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	removals, err := js.Consumer(ctx, prefix+"-log", "removals-"+tenant)
-	if err != nil {
-		return nil, fmt.Errorf("the removals of tenant %q: %w", tenant, err)
-	}
-	return &Service{nc: nc, js: js, prefix: prefix, tenant: tenant, removals: removals}, nil
+	return &Service{nc: nc, js: js, prefix: prefix, tenant: tenant}, nil
 }
 
 // GroupInfo hands on a GroupInfo with its ratchet tree: an encoded MLSMessage.
@@ -108,16 +104,17 @@ type Verdict struct {
 // the verdict: state stored if none came in time.
 func (s *Service) SubmitIntent(ctx context.Context, message []byte, wait time.Duration) (*Verdict, error) {
 	var v Verdict
-	err := s.request(ctx, "intent.submit", map[string]string{
-		"intent": base64.StdEncoding.EncodeToString(message), "wait": wait.String(),
-	}, &v)
+	err := s.Request(ctx, "intent.submit", struct {
+		Intent []byte `json:"intent"`
+		Wait   string `json:"wait"`
+	}{message, wait.String()}, &v)
 	return &v, err
 }
 
 // IntentStatus asks where an intent stands.
 func (s *Service) IntentStatus(ctx context.Context, id string) (*Verdict, error) {
 	var v Verdict
-	return &v, s.request(ctx, "intent.status", map[string]string{"id": id}, &v)
+	return &v, s.Request(ctx, "intent.status", map[string]string{"id": id}, &v)
 }
 
 // Pending is what an external joiner includes, and what a delivery service may
@@ -133,22 +130,35 @@ type Pending struct {
 // Pending asks for the proposals of a group's current epoch.
 func (s *Service) Pending(ctx context.Context, groupID []byte) (*Pending, error) {
 	var p Pending
-	err := s.request(ctx, "group.pending", map[string][]byte{"group_id": groupID}, &p)
+	err := s.Request(ctx, "group.pending", map[string][]byte{"group_id": groupID}, &p)
 	return &p, err
 }
 
-// request calls an endpoint of the broker's service.
-func (s *Service) request(ctx context.Context, endpoint string, in, out any) error {
+// Refusal is the broker's error reply to a request.
+type Refusal struct {
+	Endpoint string
+	Code     string // 400, 404, 429 or 503
+	Text     string
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("%s: %s (%s)", r.Endpoint, r.Text, r.Code) }
+
+// Request calls an endpoint of the broker's service with a JSON body. Its error
+// is a *Refusal where the broker answered with one.
+func (s *Service) Request(ctx context.Context, endpoint string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
 	reply, err := s.nc.RequestWithContext(ctx, s.prefix+".api."+s.tenant+"."+endpoint, body)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("%s: no broker serves prefix %q", endpoint, s.prefix)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", endpoint, err)
 	}
 	if code := reply.Header.Get("Nats-Service-Error-Code"); code != "" {
-		return fmt.Errorf("%s: %s (%s)", endpoint, reply.Header.Get("Nats-Service-Error"), code)
+		return &Refusal{endpoint, code, reply.Header.Get("Nats-Service-Error")}
 	}
 	return json.Unmarshal(reply.Data, out)
 }
@@ -167,8 +177,15 @@ type Removal struct {
 // Done acknowledges a removal: it was fanned out, or its epoch has passed.
 func (r *Removal) Done() error { return r.msg.Ack() }
 
-// NextRemoval waits for an output; nil if none comes in time.
+// NextRemoval waits for an output; nil if none comes in time. One goroutine at
+// a time calls it.
 func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal, error) {
+	if s.removals == nil {
+		var err error
+		if s.removals, err = s.js.Consumer(ctx, s.prefix+"-log", "removals-"+s.tenant); err != nil {
+			return nil, fmt.Errorf("the removals of tenant %q: %w", s.tenant, err)
+		}
+	}
 	batch, err := s.removals.Fetch(1, jetstream.FetchMaxWait(wait))
 	if err != nil {
 		return nil, fmt.Errorf("removals: %w", err)

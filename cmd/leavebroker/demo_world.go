@@ -62,7 +62,7 @@ func newDemoWorld(ctx context.Context, opts demoOptions, show *demoShow) (*demoW
 	if w.daemon, err = startDemoDaemon(ctx, mlscore.CipherSuite(opts.suite), w.random()); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)
 	}
-	if w.ds, err = delivery.New(ctx, w.daemon.conn, demoPrefix, demoTenant); err != nil {
+	if w.ds, err = delivery.New(w.daemon.conn, demoPrefix, demoTenant); err != nil {
 		return nil, errors.Join(err, w.stop())
 	}
 	return w, nil

@@ -13,7 +13,15 @@ import (
 )
 
 func newGroup() *cobra.Command {
-	return parent(&cobra.Command{Use: "group", Short: "Follow the public state of groups"}, newGroupReplay())
+	return parent(&cobra.Command{Use: "group", Short: "Follow the public state of groups"},
+		newGroupReplay(),
+		newGroupRequest("show", "Show what a running broker knows of a group",
+			"Prints a group as one JSON object: its epoch, members, hashes, whether a member\nhas signed over the epoch (proven), whether the broker may propose (authorised),\nand its intents."),
+		newGroupRequest("pending", "Show the proposals that wait in a group's current epoch",
+			"Prints what an external joiner includes and what a delivery service may demand of\na commit: {epoch, proposals, self_removes, leaf_operation_proposals,\nmust_reference}, all base64."),
+		newGroupRequest("reset", "Let the next GroupInfo be the new base of a group",
+			"Declares that the broker's view of a group is wrong: it proposes nothing until a\nGroupInfo comes, which becomes the new base. Prints {seq}, the place of the reset\nin the log."),
+	)
 }
 
 // replayInput is one line of the log.

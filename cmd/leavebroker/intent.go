@@ -13,13 +13,19 @@ import (
 func newIntent() *cobra.Command {
 	return parent(&cobra.Command{
 		Use:   "intent",
-		Short: "Make, read and judge LeafOperationIntents",
+		Short: "Make, judge and submit LeafOperationIntents",
 		Long: `A LeafOperationIntent is the signed statement of a member that it leaves, valid
 as long as its leaf is unchanged (draft-kohbrok-mls-leaf-operation-intents).`,
 	},
 		newIntentCreate(),
 		newIntentInspect(),
 		newIntentVerify(),
+		newIntentSubmit(),
+		newIntentStatus(),
+		newIntentControl("approve", "Let a held intent remove the other leaves too",
+			"Lifts the hold of a guard, or of the tenant's policy, on an intent."),
+		newIntentControl("cancel", "End an intent without a removal",
+			"Ends an intent: nothing more is proposed for it."),
 	)
 }
 
