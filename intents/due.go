@@ -91,14 +91,14 @@ func (s *State) dueProposals(d *Due, now time.Time) {
 
 // order is the removals that are wanted and not out in this epoch; nil if none.
 func (s *State) order() *Order {
-	if len(s.wanting) == 0 {
+	if s.wanting.n == 0 {
 		return nil
 	}
 	order := &Order{Epoch: s.group.Epoch()}
 	out := s.outputs[order.Epoch]
 	leaving := s.selfRemoves()
 	var answered []*record
-	for _, id := range s.wanting {
+	for id := range s.wanting.all() {
 		r, _ := s.records.get(id)
 		wanted := false
 		for _, leaf := range r.actionable(s.policy) {

@@ -44,7 +44,7 @@ type State struct {
 	sweep       int // size of records at which expired receipts are dropped
 
 	outputs map[uint64]*output // by epoch: this one and later ones
-	wanting []string           // open intents with a removal that is not out
+	wanting trie[struct{}]     // open intents with a removal that is not out
 	wanted  int                // targets of all open intents that may be proposed, some twice
 	sole    bool               // the targets are all members
 
@@ -117,7 +117,8 @@ type step struct {
 	old        *State
 	in         Input
 	notices    []Notice
-	touched    []string // open records that were put
+	touched    []string // records that were put and are or were open
+	sent       bool     // the outputs changed
 	ownsOpen   bool     // open is a copy of ours
 	ownsParked bool
 }
@@ -179,8 +180,8 @@ func (x *step) put(r *record) {
 	}
 	if open {
 		x.wanted += len(r.actionable(x.policy))
-		x.touched = append(x.touched, r.id)
 	}
+	x.touched = append(x.touched, r.id)
 	if !x.ownsOpen {
 		x.open, x.ownsOpen = slices.Clone(x.open), true
 	}
@@ -277,26 +278,38 @@ func (s *State) targets() []mlscore.LeafIndex {
 	return slices.Compact(list)
 }
 
-// updateWanting keeps the list of intents that Due looks at: after an epoch
-// all are looked at, otherwise those that changed and those that were there.
+// updateWanting keeps the set of intents that Due looks at: those with a
+// removal that is not out. After a new epoch or an output all are looked at,
+// otherwise those that changed.
 func (x *step) updateWanting() {
 	if len(x.open) == 0 || x.group == nil {
-		x.wanting = nil
+		x.wanting = trie[struct{}]{}
 		return
 	}
-	look := slices.Concat(x.wanting, x.touched)
-	if x.epochs != x.old.epochs {
-		look = nil
+	switch {
+	case x.epochs != x.old.epochs:
+		x.wanting = trie[struct{}]{}
 		for _, r := range x.open {
-			look = append(look, r.id)
+			x.want(r.id)
+		}
+	case x.sent:
+		for id := range x.wanting.all() {
+			x.want(id)
 		}
 	}
-	out := x.outputs[x.group.Epoch()]
-	slices.Sort(look)
-	x.wanting = slices.DeleteFunc(slices.Compact(look), func(id string) bool {
-		r, ok := x.records.get(id)
-		return !ok || isTerminal(r.state) || !r.unsent(x.policy, out)
-	})
+	for _, id := range x.touched {
+		x.want(id)
+	}
+}
+
+// want enters an intent into the set, or takes it out.
+func (x *step) want(id string) {
+	r, ok := x.records.get(id)
+	if ok && !isTerminal(r.state) && r.unsent(x.policy, x.outputs[x.group.Epoch()]) {
+		x.wanting = x.wanting.with(id, struct{}{})
+	} else {
+		x.wanting = x.wanting.without(id)
+	}
 }
 
 // reportConfirmed reports the removals whose epoch is proven now.

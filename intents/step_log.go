@@ -108,7 +108,7 @@ func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMess
 		outputs[e] = o
 	}
 	outputs[epoch] = &n
-	x.outputs = outputs
+	x.outputs, x.sent = outputs, true
 	return fresh
 }
 

@@ -77,7 +77,7 @@ func (t trie[V]) without(key string) trie[V] {
 }
 
 // without removes a key that is there. Branches stay, however few keys they
-// hold: nothing is removed but expired receipts.
+// hold: nothing is removed but expired receipts and what Due is done with.
 func (node *trieNode[V]) without(key string, depth int) *trieNode[V] {
 	if node.branch == nil {
 		return nil

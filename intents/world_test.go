@@ -35,7 +35,7 @@ type world struct {
 	last           []byte   // the last message of the broker
 	kept           []byte   // the last commit
 	welcomeMessage []byte   // of the last commit
-	serial         byte
+	serial         uint32
 	private        bool
 }
 
@@ -81,13 +81,13 @@ func (w *world) signer(name string) mlscore.Signer {
 
 // seeded is a reproducible source of bytes.
 type seeded struct {
-	b byte
+	b uint32
 	n uint32
 }
 
 func (s *seeded) Read(b []byte) (int, error) {
 	for i := range b {
-		s.n = s.n*1664525 + 1013904223 + uint32(s.b)
+		s.n = s.n*1664525 + 1013904223 + s.b
 		b[i] = byte(s.n >> 24)
 	}
 	return len(b), nil
@@ -100,7 +100,7 @@ func (w *world) client(name string) *member.Client {
 		user, _, _ := strings.Cut(name, "/")
 		signer := w.signer("client " + name)
 		w.clients[name] = &member.Client{
-			CipherSuite: w.suite.ID, Signer: signer, Credential: mlscore.BasicCredential([]byte(user)), Random: &seeded{b: w.serial + 100},
+			CipherSuite: w.suite.ID, Signer: signer, Credential: mlscore.BasicCredential([]byte(user)), Random: &seeded{b: w.serial<<16 + 100},
 		}
 	}
 	w.clients[name].EncryptHandshakes = w.private
