@@ -137,10 +137,6 @@ type Limits struct {
 	// The max_payload of an external server must be a little larger, as it
 	// counts headers. Default: 1MiB.
 	MessageBytes ByteSize `yaml:"message_bytes"`
-
-	// MaxLeaves is the largest number of leaves of a ratchet tree, blank ones
-	// counted, from 2 to 16777216. Default: 131072.
-	MaxLeaves int `yaml:"max_leaves"`
 }
 
 // Events is the stored record of what happened to intents and groups.

@@ -25,7 +25,7 @@ func Default() Config {
 		},
 		Prefix:     "leave",
 		Partitions: 64,
-		Limits:     Limits{IntentBytes: 16 << 10, MessageBytes: 1 << 20, MaxLeaves: 1 << 17},
+		Limits:     Limits{IntentBytes: 16 << 10, MessageBytes: 1 << 20},
 		PinTTL:     Duration(3 * time.Second),
 		AckWait:    Duration(3 * time.Second),
 		Events:     Events{MaxAge: 30 * day},
@@ -46,7 +46,6 @@ func DefaultTenant(name string) Tenant {
 		LagWindow:      Duration(60 * time.Second),
 		StalledAfter:   5,
 		ReceiptTTL:     90 * day,
-		Lifetimes:      "report",
 		OnReplace:      "superseded",
 		Isolation:      "shared",
 		CodePoints: CodePoints{
@@ -64,7 +63,6 @@ func DefaultTenant(name string) Tenant {
 			Type:    "none",
 			OnError: "hold",
 			Timeout: Duration(2 * time.Second),
-			Cache:   Cache{TTL: Duration(5 * time.Minute), NegativeTTL: Duration(30 * time.Second)},
 		},
 	}
 }

@@ -133,12 +133,11 @@ func TestFull(t *testing.T) {
 
 		SenderIdentity: "broker.acme.example", InfoTrust: "ds", Mode2: "hold", Form: "remove",
 		ParkTTL: 2 * day, LagWindow: Duration(5 * time.Second), StalledAfter: 9, ReceiptTTL: 90*day + Duration(12*time.Hour),
-		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, Lifetimes: "enforce", OnReplace: "superseded", Isolation: "shared",
+		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, OnReplace: "superseded", Isolation: "shared",
 		CodePoints: CodePoints{SelfRemove: 8, LeafOperationProposal: 0x0c, LeafOperationIntentWireFormat: 0xfe01, Replace: 0xf0b2, LeafNodeEpoch: 0xf0b3},
 		Body:       "opaque", Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
 		AuthService: AuthService{
 			Type: "static", CredentialsVouched: true, OnError: "sender_only", Timeout: Duration(time.Second),
-			Cache: Cache{TTL: Duration(time.Minute), NegativeTTL: Duration(time.Second)},
 			Rules: []Rule{
 				{Match: "basic", Encoding: "utf8", Pattern: `^(?P<subject>[^:]+):\d+$`},
 				{Match: "basic", Encoding: "uint64be", Equality: "whole_identity"},
@@ -188,7 +187,7 @@ func TestInvalid(t *testing.T) {
 func TestEnvironment(t *testing.T) {
 	texts := map[string]string{
 		"nats.url": "tls://a:4222,wss://b", "nats.embedded.sync_always": "false", "nats.embedded.max_store": "10GiB",
-		"limits.intent_bytes": "2KiB", "limits.message_bytes": "3KiB", "partitions": "8", "limits.max_leaves": "99",
+		"limits.intent_bytes": "2KiB", "limits.message_bytes": "3KiB", "partitions": "8",
 		"pin_ttl": "4s", "ack_wait": "5s", "events.max_age": "2d", "events.cleartext": "true",
 		"log.level": "debug", "log.format": "json",
 	}

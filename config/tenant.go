@@ -56,11 +56,6 @@ type Tenant struct {
 	// Pacing slows proposals down in bursts of epochs.
 	Pacing Pacing `yaml:"pacing"`
 
-	// Lifetimes says what becomes of a leaf outside its lifetime (RFC 9420,
-	// Section 7.2): report accepts it and says so, as members may have accepted
-	// it by their clocks; enforce refuses it. Default: report.
-	Lifetimes string `yaml:"lifetimes"`
-
 	// OnReplace says what a Replace of the sender's leaf does to its intent:
 	// superseded ends it. continue, which goes on with plain Removes, is not
 	// supported yet. Default: superseded.
@@ -187,23 +182,9 @@ type AuthService struct {
 	// Default: 2s.
 	Timeout Duration `yaml:"timeout"`
 
-	// Cache keeps answers.
-	Cache Cache `yaml:"cache"`
-
 	// Rules are tried in order; the first that matches a credential decides.
 	// Required for type static, and for no other. Default: empty.
 	Rules []Rule `yaml:"rules"`
-}
-
-// Cache is how long answers of the Authentication Service are kept.
-type Cache struct {
-	// TTL is how long a resolved credential is kept, from 0 to 24h. Default:
-	// 5m.
-	TTL Duration `yaml:"ttl"`
-
-	// NegativeTTL is how long an unknown credential is kept, from 0 to 24h.
-	// Default: 30s.
-	NegativeTTL Duration `yaml:"negative_ttl"`
 }
 
 // Rule finds the subject in a credential. Exactly one of Equality and Pattern

@@ -129,7 +129,6 @@ func (l *Limits) validate(ps *problems) {
 	if l.IntentBytes > l.MessageBytes {
 		ps.add("limits.intent_bytes", "%v is more than limits.message_bytes, %v", l.IntentBytes, l.MessageBytes)
 	}
-	between(ps, "limits.max_leaves", l.MaxLeaves, 2, 1<<24)
 }
 
 // number is what has an order and prints as it is written.

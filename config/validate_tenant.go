@@ -29,7 +29,6 @@ func (t *Tenant) validate(ps *problems, at string) {
 	atLeast(ps, at+".stalled_after", t.StalledAfter, 1)
 	atLeast(ps, at+".receipt_ttl", t.ReceiptTTL, Duration(time.Second))
 	between(ps, at+".pacing.min_epoch", t.Pacing.MinEpoch, 0, Duration(time.Hour))
-	oneOf(ps, at+".lifetimes", t.Lifetimes, "report", "enforce")
 	supported(ps, at+".on_replace", t.OnReplace, []string{"superseded"}, "continue")
 	supported(ps, at+".isolation", t.Isolation, []string{"shared"}, "dedicated")
 	t.CodePoints.validate(ps, at+".code_points")
@@ -131,8 +130,6 @@ func (a *AuthService) validate(ps *problems, at string) {
 	}
 	supported(ps, at+".on_error", a.OnError, []string{"hold", "sender_only"}, "use_stale")
 	between(ps, at+".timeout", a.Timeout, Duration(time.Millisecond), Duration(time.Minute))
-	between(ps, at+".cache.ttl", a.Cache.TTL, 0, day)
-	between(ps, at+".cache.negative_ttl", a.Cache.NegativeTTL, 0, day)
 	for i := range a.Rules {
 		a.Rules[i].validate(ps, fmt.Sprintf("%s.rules[%d]", at, i))
 	}
