@@ -1,0 +1,77 @@
+// Sidebyside follows the same recorded MLS groups (RFC 9420) with this
+// project's tracker, with mls-rs and with OpenMLS, in one run and alternating,
+// and prints how long a commit and the start from a GroupInfo take, how much
+// heap a group keeps, and how each compares with the signature verifications
+// alone. It builds the Rust crate beside it; without cargo it measures the
+// tracker only and says so.
+//
+//	go run ./mlscore/interop/sidebyside
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"leavebroker/mlscore/mlstest/biggroup"
+)
+
+func main() {
+	members := flag.String("members", "10,100,1000,10000", "sizes of the groups")
+	commits := flag.Int("commits", 200, "commits in each group")
+	shape := flag.String("shape", "merged", "merged, half-blank or unmerged")
+	seed := flag.Uint64("seed", 1, "seed of the groups")
+	flag.Parse()
+	if err := run(*members, *commits, *shape, *seed); err != nil {
+		fmt.Fprintln(os.Stderr, "sidebyside:", err)
+		os.Exit(1)
+	}
+}
+
+func run(sizes string, commits int, shapeName string, seed uint64) error {
+	shape, err := parseShape(shapeName)
+	if err != nil {
+		return err
+	}
+	binary, err := buildCrate()
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "sidebyside-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	printMachine(os.Stdout, binary != "")
+	var rows []row
+	for _, size := range strings.Split(sizes, ",") {
+		n, err := strconv.Atoi(size)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(dir, size+".jsonl")
+		if err := record(path, n, commits, shape, seed); err != nil {
+			return err
+		}
+		some, err := compare(path, n, binary)
+		if err != nil {
+			return fmt.Errorf("%d members: %w", n, err)
+		}
+		rows = append(rows, some...)
+		fmt.Fprintf(os.Stderr, "%d members done\n", n)
+	}
+	printTable(os.Stdout, shape, rows)
+	return nil
+}
+
+func parseShape(name string) (biggroup.Shape, error) {
+	for _, s := range biggroup.Shapes {
+		if s.String() == name {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("shape %q", name)
+}
