@@ -180,8 +180,8 @@ func (s *treeScan) tree(suite *Suite, content []byte) *RatchetTree {
 	}
 	return &RatchetTree{
 		nodes:          nodes{suite: suite, top: slot{packed: top}, depth: depth},
-		encryptionKeys: newKeyIndex(0, s.encryptionKeys),
-		signatureKeys:  newKeyIndex(0, s.signatureKeys),
+		encryptionKeys: newKeyIndex(0, slices.Clone(s.encryptionKeys)),
+		signatureKeys:  newKeyIndex(0, slices.Clone(s.signatureKeys)),
 		caps:           capIndex(nil).with(count),
 	}
 }

@@ -331,7 +331,30 @@ func checkAgainstModel(t *testing.T, tree *RatchetTree, m *treeModel) {
 	if tree.Members() != members {
 		t.Fatalf("%d members, want %d", tree.Members(), members)
 	}
+	keys := 0
+	for _, n := range m.nodes {
+		if !n.blank() {
+			keys++
+		}
+	}
+	if e, s := tree.encryptionKeys.size(), tree.signatureKeys.size(); e != keys || s != members {
+		t.Fatalf("%d encryption keys and %d signature keys are indexed, want %d and %d", e, s, keys, members)
+	}
 	checkCapabilities(t, tree)
+}
+
+// size counts the entries.
+func (k *keyIndex) size() int {
+	if k == nil {
+		return 0
+	}
+	n := len(k.entries)
+	if k.kids != nil {
+		for _, kid := range k.kids {
+			n += kid.size()
+		}
+	}
+	return n
 }
 
 func checkLeaf(t *testing.T, tree *RatchetTree, m *treeModel, i LeafIndex) {

@@ -105,6 +105,13 @@ func TestUnmergedLeavesRefused(t *testing.T) {
 		change(m)
 		checkRefused(t, name, "unmerged leaves", m)
 	}
+	// Unmerged below but not above: a matter of the resolution's length.
+	m := base.clone()
+	m.nodes[15].parent.UnmergedLeaves = nil
+	checkRefused(t, "not in the highest", "parent hashes", m)
+	m = base.clone()
+	m.nodes[15].parent.UnmergedLeaves, m.nodes[23].parent.UnmergedLeaves = nil, nil
+	checkRefused(t, "in the lowest alone", "parent hashes", m)
 }
 
 func TestParentHashesRefused(t *testing.T) {
