@@ -168,6 +168,7 @@ func (b *Broker) run(ctx context.Context) error {
 		serving.Go(func() error { return o.consume(ctx) })
 	}
 	serving.Go(func() error { return b.runTimers(ctx) })
+	serving.Go(func() error { return b.watchHidden(ctx) })
 	serving.Go(func() error {
 		b.wakeOpen(ctx)
 		if ctx.Err() == nil {

@@ -43,7 +43,7 @@ func (b *Broker) watchDeliveries(ctx context.Context) error {
 func (b *Broker) deliveredAt(ctx context.Context, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	e, err := b.store.readOne(ctx, b.names.prefix+".log.>", seq)
+	e, err := b.store.readOne(ctx, b.names.logOfAll(), seq)
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,9 @@
 //	conn.go       the connection to a server elsewhere
 //	streams.go    the streams, consumers and buckets: made, or compared
 //	inbound.go    a stored message -> an input of the fold
-//	loader.go     the log of a group -> its state
-//	partition.go  consumes one partition
+//	store.go      reads and writes the log
+//	group.go      the log of a group -> its state; view.go: for services
+//	partition.go  consumes one partition; hidden.go: what consuming cannot see
 //	owner.go      owns the groups of a partition; the only caller of Step
 //	effects.go    performs what a state calls for, in order
 //	ledger.go     what is remembered of each group beside the log
@@ -20,7 +21,7 @@
 //	questions.go  asks the Authentication Service
 //	events.go     advisories; delivered.go: those about delivery
 //	timers.go     wakes groups whose time has come
-//	api.go        the services of P.api
+//	api.go        the services of P.api; hub.go: who waits for a verdict
 //	metrics.go    counters
 //
 // asyncapi.yaml documents what others see.

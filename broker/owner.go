@@ -29,6 +29,7 @@ type owner struct {
 	controls controls   // guarded by work
 
 	busySince atomic.Int64 // UnixNano of the work in hand, 0 while idle
+	handled   atomic.Int64 // messages
 
 	mu     sync.Mutex
 	groups loaded // guarded by mu
@@ -94,11 +95,6 @@ func (o *owner) advance(ctx context.Context, k groupKey, t *tenant, in *received
 }
 
 func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *received) (err error) {
-	defer func() {
-		if err != nil {
-			o.drop(k)
-		}
-	}()
 	defer recovered(&err)
 	h, err := o.take(ctx, k, t, in)
 	if err != nil {
@@ -127,11 +123,11 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	return nil
 }
 
-// take gives a copy of a group in memory, which may be read meanwhile, or loads
-// it.
+// take removes a group from memory, or loads it. It gives a copy: that in
+// memory may be read meanwhile.
 func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (*history, error) {
 	o.mu.Lock()
-	g := o.groups.get(k)
+	g := o.groups.remove(k)
 	o.mu.Unlock()
 	upTo, groupID := o.position, []byte(nil)
 	if in != nil {
@@ -153,17 +149,9 @@ func (o *owner) keep(g *group) {
 	o.b.open.set(g.key, isOpen, g.openIntents)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.groups.remove(g.key)
 	if isOpen {
 		o.groups.add(g)
 	}
-}
-
-// drop removes a group from memory: what is stored may be ahead of it.
-func (o *owner) drop(k groupKey) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.groups.remove(k)
 }
 
 // peek gives the state of a group that is in memory, nil if it is not.

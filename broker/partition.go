@@ -94,6 +94,7 @@ func (o *owner) handle(msg jetstream.Msg) {
 	}
 	defer o.begin()()
 	defer o.b.stillWorking(msg)()
+	defer o.handled.Add(1)
 	o.b.metrics.inputs.Add(1)
 	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data()}
 	r := &received{entry: e, deliveries: meta.NumDelivered}

@@ -28,6 +28,8 @@ var (
 	// errUnavailable: the outcome of a read or write is not known, or the server
 	// refuses it for now.
 	errUnavailable = errors.New("NATS is unavailable")
+	// errNoEntry: the log holds no such entry.
+	errNoEntry = errors.New("no entry")
 )
 
 // store reads and writes the log. Writes are durable when they return nil, by
@@ -123,13 +125,16 @@ func (s *store) readBatch(ctx context.Context, filter string, from uint64, each 
 				}
 				return pending > 0, last, nil
 			case "":
-				// The headers it was stored with cannot be parsed. The rest of
-				// the batch is read again after it.
+				// The headers it was stored with cannot be parsed.
 				e, err := s.readOne(ctx, filter, max(from, last+1))
 				if err != nil {
 					return false, 0, err
 				}
-				return true, e.seq, each(e)
+				last = e.seq
+				if err := each(e); err != nil {
+					return false, 0, err
+				}
+				continue
 			default:
 				return false, 0, fmt.Errorf("%w: reading the log: status %q", errUnavailable, status)
 			}
@@ -160,6 +165,9 @@ func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry,
 		return entry{}, classify(err)
 	}
 	var reply struct {
+		Error *struct {
+			Code int `json:"code"`
+		} `json:"error"`
 		Message struct {
 			Subject string    `json:"subject"`
 			Seq     uint64    `json:"seq"`
@@ -167,7 +175,13 @@ func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry,
 			Time    time.Time `json:"time"`
 		} `json:"message"`
 	}
-	if err := json.Unmarshal(m.Data, &reply); err != nil || reply.Message.Seq == 0 {
+	if err := json.Unmarshal(m.Data, &reply); err != nil {
+		return entry{}, fmt.Errorf("%w: reading the log: %v", errUnavailable, err)
+	}
+	if reply.Error != nil && reply.Error.Code == 404 {
+		return entry{}, errNoEntry
+	}
+	if reply.Error != nil || reply.Message.Seq == 0 {
 		return entry{}, fmt.Errorf("%w: reading the log after %d: no message", errUnavailable, from)
 	}
 	return entry{reply.Message.Seq, reply.Message.Time, reply.Message.Subject, reply.Message.Data}, nil

@@ -150,6 +150,12 @@ func (n names) log(k groupKey, what kind) string {
 // logOf is the filter of everything stored about a group.
 func (n names) logOf(k groupKey) string { return n.log(k, "*") }
 
+// logOfPartition is the filter of everything stored in a partition.
+func (n names) logOfPartition(p int) string { return fmt.Sprintf("%s.log.%d.>", n.prefix, p) }
+
+// logOfAll is the filter of everything stored.
+func (n names) logOfAll() string { return n.prefix + ".log.>" }
+
 // owned are the subjects by which the stream takes what the broker writes.
 func (n names) owned() []string {
 	var subjects []string

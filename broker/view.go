@@ -31,30 +31,17 @@ func (b *Broker) receipt(ctx context.Context, t *tenant, id string, groupID []by
 		r, found, err := b.receiptIn(ctx, k, t, id)
 		return k, r, found, err
 	}
-	var unloaded []groupKey
 	for _, k := range b.open.list() {
 		if k.tenant != t.Name {
 			continue
 		}
-		s := b.owners[b.names.partition(k)].peek(k)
-		if s == nil {
-			unloaded = append(unloaded, k)
-			continue
-		}
-		if r, ok := s.Intent(id); ok {
-			return k, r, true, nil
+		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+			if r, ok := s.Intent(id); ok {
+				return k, r, true, nil
+			}
 		}
 	}
-	k, r, found, err := b.searchReceipt(ctx, t, id)
-	if found || err != nil {
-		return k, r, found, err
-	}
-	for _, k := range unloaded {
-		if r, found, err := b.receiptIn(ctx, k, t, id); found || err != nil {
-			return k, r, found, err
-		}
-	}
-	return k, r, false, nil
+	return b.searchReceipt(ctx, t, id)
 }
 
 // receiptIn finds an intent in its group: in the ledger if the group has

@@ -26,7 +26,7 @@ import (
 const (
 	testTenant  = "acme"
 	testSuiteID = mlscore.CipherSuite(1)
-	patience    = 20 * time.Second
+	patience    = 40 * time.Second
 )
 
 func must[T any](t testing.TB) func(T, error) T {
