@@ -51,7 +51,15 @@ func (a *association) follow(c *change, index mlscore.LeafIndex) (*association, 
 	}
 	if !n.all {
 		for _, i := range c.updated {
-			if i != index && c.recredentialed(i) && (!n.frozen || has(n.associated, i)) {
+			switch {
+			case i == index || !c.recredentialed(i):
+			case n.frozen && c.acrossGap():
+				// Perhaps another leaf of the same user, added later.
+				if has(n.associated, i) {
+					left = append(left, i)
+				}
+				n.associated, n.open = without(n.associated, i), without(n.open, i)
+			case !n.frozen || has(n.associated, i):
 				n.associated, n.open = without(n.associated, i), with(n.open, i)
 			}
 		}

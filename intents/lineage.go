@@ -71,7 +71,8 @@ func changeOfCommit(before *mlscore.PublicGroup, staged *mlscore.Staged) change 
 
 // changeAcrossGap compares two trees of a group between which commits were
 // missed. A leaf that kept its signature key or its credential counts as
-// updated; where both differ, the index has another owner.
+// updated, as far as its own intents go; where both differ, the index has
+// another owner.
 func changeAcrossGap(before, after *mlscore.PublicGroup) change {
 	c := change{before: before, after: after}
 	for index, old := range before.Tree().All() {
@@ -108,7 +109,7 @@ func sameOwner(a, b *mlscore.LeafNode) bool { return sameSignatureKey(a, b) || s
 // kept says whether a sender's leaf is untouched. Across a gap its bytes
 // decide, since the intent may have been verified on the other side of it.
 func (c *change) kept(index mlscore.LeafIndex, sender *mlscore.LeafNode) bool {
-	if c.commit != "" {
+	if !c.acrossGap() {
 		return !has(c.removed, index) && !has(c.updated, index)
 	}
 	return bytes.Equal(c.after.Tree().LeafBytes(index), sender.Bytes())
@@ -127,8 +128,14 @@ func (c *change) cameBack(index mlscore.LeafIndex, sender *mlscore.LeafNode) boo
 	})
 }
 
-// recredentialed says whether an updated leaf has another credential now.
+func (c *change) acrossGap() bool { return c.commit == "" }
+
+// recredentialed says whether what was answered about an updated leaf holds no
+// more: it has another credential, or may be another's.
 func (c *change) recredentialed(index mlscore.LeafIndex) bool {
+	if c.acrossGap() {
+		return true
+	}
 	old, now := c.before.Tree().Leaf(index), c.after.Tree().Leaf(index)
 	return old == nil || now == nil || !sameCredential(old, now)
 }

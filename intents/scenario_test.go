@@ -104,10 +104,26 @@ func (w *world) command(words []string) {
 		w.create(listOr(opts["senders"], "broker"), args...)
 	case "info": // info alice
 		w.feed(intents.KindInfo, must[[]byte](w.t)(w.group(args[0]).GroupInfo()))
+	case "stray": // stray bob by=broker: an external Remove from elsewhere
+		g := w.any().Public()
+		w.last = must[[]byte](w.t)(mlscore.ExternalRemove(g, w.signer(opts["by"]), w.group(args[0]).OwnLeaf()))
+		w.deliver(w.last, nil)
+		w.feed(intents.KindProposal, w.last)
+	case "output": // output [epoch=…] [group=…]: the last message of the broker in an Output
+		out := intents.Output{GroupID: groupID, Epoch: w.state.Group().Epoch(), Proposals: [][]byte{w.last}}
+		if opts["epoch"] != "" {
+			out.Epoch = must[uint64](w.t)(strconv.ParseUint(opts["epoch"], 10, 64))
+		}
+		if opts["group"] != "" {
+			out.GroupID = []byte(opts["group"])
+		}
+		w.feedJSON(intents.KindRemoval, out)
+	case "raw": // raw kind json
+		w.feed(kindOf(words[1]), []byte(words[2]))
 	case "kept": // the commit that went to the members only
 		w.feed(intents.KindCommit, w.kept)
 	case "forged-info":
-		w.forgedInfo(args[0], opts["epoch"])
+		w.forgedInfo(args[0], opts)
 	case "sign": // sign a1 by=alice [mode=2]
 		w.sign(args[0], opts["by"], modeOf(opts["mode"]))
 	case "submit": // submit a1
@@ -262,9 +278,19 @@ func (w *world) commit(name string, opts map[string]string) {
 	w.deliver(message, nil)
 	w.welcome(added)
 	w.kept = message
+	if opts["spoil"] != "" { // the log has it with a signature that is wrong
+		message = bytes.Clone(message)
+		message[bytes.Index(message, w.lastTag(message))-1] ^= 1
+	}
 	if opts["to"] != "members" {
 		w.feed(intents.KindCommit, message)
 	}
+}
+
+// lastTag is the confirmation tag of a commit, as encoded.
+func (w *world) lastTag(message []byte) []byte {
+	m := must[*mlscore.MLSMessage](w.t)(mlscore.ParseMLSMessage(message, nil))
+	return append([]byte{byte(len(m.PublicMessage.ConfirmationTag))}, m.PublicMessage.ConfirmationTag...)
 }
 
 func (w *world) join(name string, opts map[string]string) {
@@ -293,13 +319,23 @@ func (w *world) reinit(name string) {
 	w.feed(intents.KindCommit, message)
 }
 
-// forgedInfo is a GroupInfo by a member with another transcript, or epoch.
-func (w *world) forgedInfo(name, epoch string) {
+// forgedInfo is a GroupInfo by a member that is wrong: in its transcript, and
+// in what else is named.
+func (w *world) forgedInfo(name string, opts map[string]string) {
 	w.t.Helper()
 	m := must[*mlscore.MLSMessage](w.t)(mlscore.ParseMLSMessage(must[[]byte](w.t)(w.group(name).GroupInfo()), nil))
 	gi := *m.GroupInfo
-	if epoch != "" {
+	if epoch := opts["epoch"]; epoch != "" {
 		gi.GroupContext.Epoch = must[uint64](w.t)(strconv.ParseUint(epoch, 10, 64))
+	}
+	if group := opts["group"]; group != "" {
+		gi.GroupContext.GroupID = []byte(group)
+	}
+	if opts["tree"] != "" {
+		gi.GroupContext.TreeHash = make([]byte, w.suite.HashLen())
+	}
+	if signer := opts["signer"]; signer != "" {
+		gi.Signer = mlscore.LeafIndex(must[int](w.t)(strconv.Atoi(signer)))
 	}
 	gi.GroupContext.ConfirmedTranscriptHash = make([]byte, w.suite.HashLen())
 	if err := gi.Sign(w.group(name).Client().Signer); err != nil {

@@ -50,6 +50,8 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 	switch {
 	case errors.Is(err, mlscore.ErrStale) && commit && x.isLastCommit(m):
 		return // delivered again
+	case !commit && m.PrivateMessage != nil:
+		return // nothing is lost before a commit refers to it
 	case errors.Is(err, mlscore.ErrDiverged):
 		x.notify(Notice{Type: NoticeDiverged, Reason: mlscore.Reason(err), Detail: err.Error()})
 		x.doubtBase(commit)
@@ -245,7 +247,7 @@ func (x *step) settle(r *record) {
 // countLeftOut counts the epochs that ended without a removal we had proposed,
 // and says whether this is one.
 func (x *step) countLeftOut(r *record, c *change, sent []mlscore.LeafIndex) bool {
-	if c.commit == "" || !slices.ContainsFunc(r.targets(), func(leaf mlscore.LeafIndex) bool { return has(sent, leaf) }) {
+	if c.acrossGap() || !slices.ContainsFunc(r.targets(), func(leaf mlscore.LeafIndex) bool { return has(sent, leaf) }) {
 		return false
 	}
 	r.leftOut++
