@@ -18,7 +18,7 @@ import (
 // that knows the members themselves: an instance of a member is a pointer, so
 // it cannot confuse one that left with one that came back.
 func TestModel(t *testing.T) {
-	runs := 24
+	runs := 16
 	if testing.Short() {
 		runs = 10
 	}
@@ -36,10 +36,66 @@ func TestModel(t *testing.T) {
 
 type model struct {
 	w      *world
+	lossy  bool // commits get lost on their way into the log
 	random *rand.Rand
 	wishes []*wish
 	sent   map[string]bool // "epoch/leaf"
 	serial int
+}
+
+// TestModelWithGaps is TestModel with commits that are not in the log and
+// GroupInfos at any time, before their commit and long after it. What is
+// proposed in the epoch that the group is in must be wanted all the same, and
+// after a GroupInfo and a commit by a member everything is as it should be.
+func TestModelWithGaps(t *testing.T) {
+	runs := 16
+	if testing.Short() {
+		runs = 5
+	}
+	for seed := range runs {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			m := newModel(t, uint64(1000+seed))
+			m.lossy, m.w.policy.InfoTrustDS = true, seed%2 == 0
+			for range 40 {
+				m.step()
+			}
+			m.recover()
+			m.w.checkReplays()
+		})
+	}
+}
+
+// recover ends with a GroupInfo and a commit by somebody who does not leave.
+func (m *model) recover() {
+	w := m.w
+	m.lossy = false
+	stayer := "z/stayer"
+	w.join(stayer, map[string]string{"to": "members"})
+	w.feed(intents.KindInfo, must[[]byte](w.t)(w.group(stayer).GroupInfo()))
+	m.commit(func() { w.commit(stayer, map[string]string{"refs": "none"}) })
+	if got, want := w.state.Group().Epoch(), w.any().Epoch(); got != want {
+		w.t.Fatalf("epoch %d, want %d", got, want)
+	}
+	m.settle()
+	for _, wish := range m.wishes {
+		if wish.state != intents.StatePending || wish.last != nil {
+			continue
+		}
+		leaf := wish.sender.OwnLeaf()
+		if !m.sent[fmt.Sprintf("%d/%d", w.any().Epoch(), leaf)] {
+			r, _ := w.state.Intent(w.idOf(wish.name))
+			w.t.Errorf("leaf %d of %s is not proposed: %+v", leaf, wish.name, r)
+		}
+	}
+}
+
+// to says whether a commit gets into the log.
+func (m *model) to() string {
+	if m.lossy && m.random.IntN(5) == 0 {
+		return "members"
+	}
+	return ""
 }
 
 // wish is an intent as the model sees it.
@@ -76,20 +132,20 @@ func (m *model) step() {
 	case 0, 1, 2:
 		m.wish(name, intents.RemovalMode(1+m.random.IntN(2)))
 	case 3, 4:
-		m.commit(func() { w.commit(name, nil) })
+		m.commit(func() { w.commit(name, map[string]string{"to": m.to()}) })
 	case 5:
-		m.commit(func() { w.commit(name, map[string]string{"refs": "none"}) })
+		m.commit(func() { w.commit(name, map[string]string{"refs": "none", "to": m.to()}) })
 	case 6:
-		m.commit(func() { w.commit(name, map[string]string{"refs": "none", "add": m.newName()}) })
+		m.commit(func() { w.commit(name, map[string]string{"refs": "none", "add": m.newName(), "to": m.to()}) })
 	case 7:
 		if other := m.pick(); !alone && other != name {
-			m.commit(func() { w.commit(name, map[string]string{"refs": "none", "remove": other}) })
+			m.commit(func() { w.commit(name, map[string]string{"refs": "none", "remove": other, "to": m.to()}) })
 		}
 	case 8:
-		m.commit(func() { w.join(m.newName(), nil) })
+		m.commit(func() { w.join(m.newName(), map[string]string{"to": m.to()}) })
 	case 9:
 		if !alone {
-			m.commit(func() { w.join(name, map[string]string{"resync": "yes"}) })
+			m.commit(func() { w.join(name, map[string]string{"resync": "yes", "to": m.to()}) })
 		}
 	case 10:
 		if !alone {
@@ -100,8 +156,13 @@ func (m *model) step() {
 			w.feed(intents.KindProposal, w.last) // an echo, mostly of an epoch that is over
 		}
 	}
+	if m.lossy && m.random.IntN(3) == 0 {
+		w.feed(intents.KindInfo, must[[]byte](w.t)(w.group(m.pick()).GroupInfo()))
+	}
 	m.settle()
-	m.check()
+	if !m.lossy {
+		m.check()
+	}
 }
 
 func (m *model) newName() string {
@@ -220,7 +281,7 @@ func (m *model) settle() {
 			w.feedJSON(intents.KindAnswer, a)
 		}
 	}
-	if o := w.state.Due(w.now).Propose; o != nil {
+	if o := w.state.Due(w.now).Propose; o != nil && o.Epoch == w.any().Epoch() {
 		m.checkOrder(o)
 		w.propose(o)
 	}
