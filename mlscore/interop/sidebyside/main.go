@@ -36,6 +36,9 @@ func run(sizes string, commits int, shapeName string, seed uint64) error {
 	if err != nil {
 		return err
 	}
+	if commits < (warmUp+1)*batchLen {
+		return fmt.Errorf("%d commits, want %d or more", commits, (warmUp+1)*batchLen)
+	}
 	binary, err := buildCrate()
 	if err != nil {
 		return err
