@@ -1,6 +1,7 @@
 package mlscore
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"testing"
@@ -130,7 +131,7 @@ func BenchmarkTreeMemory(b *testing.B) {
 			trees := make([]*RatchetTree, copies)
 			before := heapInUse()
 			for i := range trees {
-				trees[i] = mustParseTree(b, g.suite, encoded)
+				trees[i] = mustParseTree(b, g.suite, bytes.Clone(encoded)) // which it must not hold
 			}
 			held = (heapInUse() - before) / uint64(copies)
 			runtime.KeepAlive(trees)
