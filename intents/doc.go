@@ -98,7 +98,9 @@
 // the delivery service vouches. One of a later epoch than ours waits until a
 // handshake of its epoch verifies over it: it may have overtaken its commit.
 // Across a gap an intent lives on if the leaf has the same bytes; a leaf with the
-// same signature key or credential was updated; any other was removed.
+// same signature key or credential was updated; any other was removed. If more
+// than one commit was missed, the sender may have changed its leaf before it
+// left: what its intent says of others is held until an operator approves.
 //
 // # SelfRemove, read by mlscore
 //

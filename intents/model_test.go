@@ -25,7 +25,7 @@ func TestModel(t *testing.T) {
 	for seed := range runs {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			m := newModel(t, uint64(seed))
+			m := newModel(t, uint64(seed), true)
 			for range 40 {
 				m.step()
 			}
@@ -55,8 +55,8 @@ func TestModelWithGaps(t *testing.T) {
 	for seed := range runs {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			m := newModel(t, uint64(1000+seed))
-			m.lossy, m.w.policy.InfoTrustDS = true, seed%2 == 0
+			m := newModel(t, uint64(1000+seed), seed%2 == 0)
+			m.lossy = true
 			for range 40 {
 				m.step()
 			}
@@ -109,9 +109,9 @@ type wish struct {
 	last   map[*member.Group]string // the others when the sender left, with their users
 }
 
-func newModel(t *testing.T, seed uint64) *model {
+func newModel(t *testing.T, seed uint64, infoTrustDS bool) *model {
 	m := &model{w: newWorld(t, 1), random: rand.New(rand.NewPCG(seed, 1)), sent: map[string]bool{}}
-	m.w.policy.InfoTrustDS = true
+	m.w.policy.InfoTrustDS = infoTrustDS
 	m.w.create([]string{"broker"}, "a/1", "b/1", "a/2", "c/1")
 	m.w.feed(intents.KindInfo, must[[]byte](t)(m.w.any().GroupInfo()))
 	return m

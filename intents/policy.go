@@ -37,6 +37,8 @@ type Policy struct {
 	Tenant string
 	// Registry holds the code points; nil is mlscore.DefaultRegistry.
 	Registry *mlscore.Registry
+	// Parallel verifies the leaves of GroupInfos; nil does so one after another.
+	Parallel mlscore.Parallel
 	// WireFormat is that of intents; 0 is DefaultWireFormat.
 	WireFormat mlscore.WireFormat
 	// SenderKeys are the public keys of our signers.

@@ -98,7 +98,7 @@ type record struct {
 	senderGone    bool
 	association   *association // nil: the sender only
 	senderOnly    bool         // remove_associated_members, and not acted on
-	doubt         *outcome     // what an unproven base says happened
+	lostInGap     bool         // the sender left where commits were missed, perhaps after it changed its leaf
 	verifiedEpoch uint64
 
 	gone         []mlscore.LeafIndex
@@ -123,7 +123,7 @@ func isTerminal(state string) bool {
 
 // targets are the leaves that the record wants removed, ascending.
 func (r *record) targets() []mlscore.LeafIndex {
-	if r.sender == nil || r.doubt != nil || isTerminal(r.state) {
+	if r.sender == nil || isTerminal(r.state) {
 		return nil
 	}
 	var list []mlscore.LeafIndex
@@ -137,9 +137,12 @@ func (r *record) targets() []mlscore.LeafIndex {
 	return list
 }
 
-// actionable are the targets that may be proposed: not those that a guard or
-// an operator's approval holds back.
+// actionable are the targets that may be proposed: not those that a gap, a
+// guard or an operator's approval holds back.
 func (r *record) actionable(p *Policy) []mlscore.LeafIndex {
+	if r.lostInGap {
+		return nil
+	}
 	list := r.targets()
 	if r.association == nil || !r.association.heldBack(p) {
 		return list

@@ -452,7 +452,7 @@ func (w *world) checkReplays() {
 	}
 	for name, log := range map[string][]intents.Input{"in order": w.log, "removals early": early(w.log), "removals late": late(w.log)} {
 		if got := describe(w.replay(log).state, w.now); got != want {
-			w.t.Errorf("the log %s leads to\n%s\nwant\n%s", name, got, want)
+			w.t.Errorf("the log %s leads elsewhere: %s", name, firstDifference(strings.ReplaceAll(got, ",", "\n"), strings.ReplaceAll(want, ",", "\n")))
 		}
 	}
 }

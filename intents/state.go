@@ -218,7 +218,7 @@ func (x *step) notify(n Notice) {
 func (x *step) view(r *record) (state, reason string) {
 	a := r.association
 	switch {
-	case x.gap:
+	case x.gap, r.lostInGap:
 		return StateHeld, ReasonGap
 	case !x.trusted:
 		return StateHeld, ReasonUnproven

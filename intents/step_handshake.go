@@ -208,6 +208,7 @@ func (x *step) followRecord(r *record, c *change, sent []mlscore.LeafIndex) {
 			return
 		}
 		n.senderGone, changed = true, true
+		n.lostInGap = r.association != nil && c.after.Epoch() > c.before.Epoch()+1
 		n.lose(c, index)
 	}
 	if r.association != nil {

@@ -114,7 +114,7 @@ func (x *step) rebase(gi *mlscore.GroupInfo) {
 }
 
 func (x *step) fromInfo(gi *mlscore.GroupInfo) (*mlscore.PublicGroup, error) {
-	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{Registry: x.policy.registry()})
+	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{Registry: x.policy.registry(), Parallel: x.policy.Parallel})
 }
 
 // adopt makes a group the base.

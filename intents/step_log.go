@@ -174,7 +174,7 @@ func (x *step) foldControl() {
 	case OpApprove:
 		if known && r.association != nil && !isTerminal(r.state) {
 			n := *r
-			n.association = r.association.approve()
+			n.association, n.lostInGap = r.association.approve(), false
 			x.settle(&n)
 		}
 	case OpCancel:
