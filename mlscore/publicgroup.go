@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"iter"
+
+	"leavebroker/mlscore/codec"
 )
 
 // Options tell how to judge a group. The zero value is usable.
 type Options struct {
 	// Registry holds the deployment's code points; nil is DefaultRegistry.
 	Registry *Registry
+	// Parallel verifies the leaf signatures of a GroupInfo's tree; nil does so
+	// one after another.
+	Parallel Parallel
 }
 
 // PublicGroup is the public state of a group in one epoch: an immutable value.
@@ -51,7 +56,7 @@ func NewPublicGroup(gi *GroupInfo, ratchetTree []byte, opts Options) (*PublicGro
 	if !bytes.Equal(tree.TreeHash(), gi.GroupContext.TreeHash) {
 		return nil, invalid("7.8", "the tree's hash is %x, the GroupContext's tree_hash %x", tree.TreeHash(), gi.GroupContext.TreeHash)
 	}
-	if err := tree.Verify(gi.GroupContext.GroupID); err != nil {
+	if err := tree.verify(gi.GroupContext.GroupID, opts.Parallel); err != nil {
 		return nil, err
 	}
 	return newVerifiedTreeGroup(gi, tree, opts)
@@ -103,7 +108,10 @@ func newVerifiedTreeGroup(gi *GroupInfo, tree *RatchetTree, opts Options) (*Publ
 	if g.registry == nil {
 		g.registry = DefaultRegistry()
 	}
+	// The context is read again from its own bytes, or it would keep the whole
+	// message with its tree in memory.
 	g.encoded = g.context.Append(nil)
+	g.context = ReadGroupContext(codec.NewReader(g.encoded))
 	var err error
 	if g.senders, err = checkGroupExtensions(suite, g.context.Extensions, tree); err != nil {
 		return nil, err

@@ -7,7 +7,9 @@ import "slices"
 // leaves, keys that occur once, parent hashes and the signature of every leaf.
 // Lifetimes, credentials and capabilities are the caller's to judge. All errors
 // are ErrInvalid.
-func (t *RatchetTree) Verify(groupID []byte) error {
+func (t *RatchetTree) Verify(groupID []byte) error { return t.verify(groupID, nil) }
+
+func (t *RatchetTree) verify(groupID []byte, parallel Parallel) error {
 	if err := t.VerifyUnmergedLeaves(); err != nil {
 		return err
 	}
@@ -17,7 +19,7 @@ func (t *RatchetTree) Verify(groupID []byte) error {
 	if err := t.VerifyParentHashes(); err != nil {
 		return err
 	}
-	return t.VerifyLeafSignatures(groupID)
+	return t.verifyLeafSignatures(groupID, parallel)
 }
 
 // VerifyUnmergedLeaves checks that each unmerged leaf of a parent is a member
@@ -69,9 +71,43 @@ func (t *RatchetTree) VerifyUniqueKeys() error {
 
 // VerifyLeafSignatures checks the signature of every leaf (RFC 9420, Section 7.3).
 func (t *RatchetTree) VerifyLeafSignatures(groupID []byte) error {
-	for i, leaf := range t.All() {
-		if leaf.VerifySignature(t.suite, groupID, i) != nil {
-			return invalid("7.3", "the signature of leaf %d does not verify", i)
+	return t.verifyLeafSignatures(groupID, nil)
+}
+
+// Parallel calls a task for each i from 0 to n-1, in any order and at the same
+// time if it likes, and returns when all have returned. The result of what
+// uses one does not depend on it: this package starts no goroutine itself. The
+// nil Parallel calls one after another.
+type Parallel func(n int, task func(i int))
+
+// signatureBatch is the number of leaves that one task verifies.
+const signatureBatch = 32
+
+func (t *RatchetTree) verifyLeafSignatures(groupID []byte, parallel Parallel) error {
+	width := t.LeafWidth()
+	refused := make([]error, (width+signatureBatch-1)/signatureBatch)
+	task := func(batch int) {
+		first := LeafIndex(batch) * signatureBatch
+		for i := first; i < first+signatureBatch && uint32(i) < width; i++ {
+			if leaf := t.Leaf(i); leaf != nil && leaf.VerifySignature(t.suite, groupID, i) != nil {
+				refused[batch] = invalid("7.3", "the signature of leaf %d does not verify", i)
+				return
+			}
+		}
+	}
+	if parallel != nil {
+		parallel(len(refused), task)
+	} else {
+		for i := range refused {
+			task(i)
+			if refused[i] != nil {
+				return refused[i]
+			}
+		}
+	}
+	for _, err := range refused {
+		if err != nil {
+			return err
 		}
 	}
 	return nil
