@@ -111,10 +111,13 @@ func (s *Service) SubmitIntent(ctx context.Context, message []byte, wait time.Du
 	return &v, err
 }
 
-// IntentStatus asks where an intent stands.
-func (s *Service) IntentStatus(ctx context.Context, id string) (*Verdict, error) {
+// IntentStatus asks where an intent of a group stands.
+func (s *Service) IntentStatus(ctx context.Context, groupID []byte, id string) (*Verdict, error) {
 	var v Verdict
-	return &v, s.Request(ctx, "intent.status", map[string]string{"id": id}, &v)
+	return &v, s.Request(ctx, "intent.status", struct {
+		ID      string `json:"id"`
+		GroupID []byte `json:"group_id"`
+	}{id, groupID}, &v)
 }
 
 // Pending is what an external joiner includes, and what a delivery service may

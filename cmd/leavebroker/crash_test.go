@@ -441,11 +441,11 @@ func (l *crashLife) end() {
 		if leaver.stays {
 			want = "superseded"
 		}
-		l.awaitStatus(leaver.id, func(v delivery.Verdict) bool { return v.State == want })
+		l.awaitStatus(leaver.id, func(v *delivery.Verdict) bool { return v.State == want })
 	}
 	l.empty(l.any())
 	for _, leaver := range l.leavers {
-		l.awaitStatus(leaver.id, func(v delivery.Verdict) bool { return v.Confirmed == !leaver.stays })
+		l.awaitStatus(leaver.id, func(v *delivery.Verdict) bool { return v.Confirmed == !leaver.stays })
 	}
 	l.agree()
 	l.Epochs = int(l.epoch())

@@ -208,15 +208,16 @@ func (c *crowd) publish(kind string, body []byte) {
 }
 
 // status asks where an intent of the group stands. The broker must know it.
-func (c *crowd) status(id string) (v delivery.Verdict) {
-	c.check(c.again(func(ctx context.Context) error {
-		return c.ds.Request(ctx, "intent.status", map[string]any{"id": id, "group_id": c.id}, &v)
+func (c *crowd) status(id string) (v *delivery.Verdict) {
+	c.check(c.again(func(ctx context.Context) (err error) {
+		v, err = c.ds.IntentStatus(ctx, c.id, id)
+		return err
 	}))
 	return v
 }
 
 // awaitStatus waits until an intent stands as wanted.
-func (c *crowd) awaitStatus(id string, wanted func(delivery.Verdict) bool) delivery.Verdict {
+func (c *crowd) awaitStatus(id string, wanted func(*delivery.Verdict) bool) *delivery.Verdict {
 	v := c.status(id)
 	for begin := time.Now(); !wanted(v); v = c.status(id) {
 		if time.Since(begin) > patience {

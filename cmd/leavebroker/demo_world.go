@@ -373,7 +373,7 @@ func (w *demoWorld) awaitStatus(ctx context.Context, wanted func(*delivery.Verdi
 	defer cancel()
 	for _, leaf := range slices.Sorted(maps.Keys(w.leaving)) {
 		for {
-			verdict, err := w.ds.IntentStatus(ctx, w.leaving[leaf].intent)
+			verdict, err := w.ds.IntentStatus(ctx, demoGroupID, w.leaving[leaf].intent)
 			if err != nil {
 				return fmt.Errorf("waiting for the intent of leaf %d: %w", leaf, err)
 			}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,6 +21,10 @@ import (
 // quickListen is where the embedded server listens without a configuration.
 const quickListen = "127.0.0.1:4222"
 
+// signalGrace is how long further signals are taken for the first one: who
+// signals a process and its whole group sends it two at once.
+const signalGrace = 500 * time.Millisecond
+
 // statusInterval is how often systemd is told how things stand.
 const statusInterval = 5 * time.Second
 
@@ -27,8 +33,9 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [--config FILE]",
 		Short: "Run the daemon",
-		Long: `Serves the tenants of a configuration until SIGTERM or SIGINT; a second signal ends
-it at once. leavebroker config check tells whether a configuration is valid.
+		Long: `Serves the tenants of a configuration until SIGTERM or SIGINT; another signal half
+a second later ends it at once. leavebroker config check tells whether a
+configuration is valid.
 
 Without a configuration it runs a NATS server with JetStream in the state
 directory, which listens on ` + quickListen + `, and serves one tenant, default, with
@@ -69,7 +76,7 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 	}
 	b, err := broker.New(opts)
 	if err != nil {
-		return err
+		return withListenHint(err, opts)
 	}
 	if url := b.URL(); url != "" {
 		log.Info("the embedded NATS server listens", zap.String("url", url))
@@ -79,12 +86,28 @@ func serve(ctx context.Context, cfg *config.Config, log *zap.Logger) error {
 		defer close(told)
 		tellSystemd(ctx, b, log)
 	}()
-	context.AfterFunc(ctx, stop) // the second signal ends the process
+	context.AfterFunc(ctx, func() {
+		time.Sleep(signalGrace)
+		stop() // the next signal ends the process
+	})
 	err = b.Run(ctx)
 	stop()
 	<-told
 	log.Info("stopped", zap.Error(err))
 	return err
+}
+
+// withListenHint adds to the error of a start what to do about it, if the
+// embedded server's address is taken.
+func withListenHint(err error, opts broker.Options) error {
+	if opts.Conn.URL != "" || opts.Embedded.Listen == "" {
+		return err
+	}
+	l, taken := net.Listen("tcp", opts.Embedded.Listen)
+	if taken == nil {
+		return errors.Join(err, l.Close())
+	}
+	return fmt.Errorf("%w; give it a free address by nats.embedded.listen (LEAVEBROKER_NATS_EMBEDDED_LISTEN), or use the server that is there by nats.url (LEAVEBROKER_NATS_URL)", err)
 }
 
 // tellSystemd reports readiness, status and life to the service manager, if
