@@ -21,8 +21,8 @@ const (
 )
 
 const (
-	nakFirst = 50 * time.Millisecond
-	nakMost  = 5 * time.Second
+	nakFirst = 20 * time.Millisecond
+	nakMost  = 2 * time.Second
 	// maxBroken is how often an input may fail for a reason of our own before
 	// it is given up, so that it does not hold up its partition for ever.
 	maxBroken = 8

@@ -20,6 +20,33 @@ import (
 // Events that are neither states of intents nor notices of the fold.
 const eventDelivered = "delivered"
 
+// eventTypes are all types of events: the states of an intent, the notices of
+// the fold, and delivered.
+var eventTypes = []string{
+	intents.StateParked, intents.StateHeld, intents.StatePending,
+	intents.StateRemoved, intents.StateSuperseded, intents.StateAlreadyGone,
+	intents.StateRejected, intents.StateCancelled, intents.StateExpired,
+	intents.NoticeProposed, intents.NoticeConfirmed, intents.NoticeUnauthorised, intents.NoticeNeedsGroupInfo,
+	intents.NoticeDiverged, intents.NoticeStalled, intents.NoticeRefused,
+	eventDelivered,
+}
+
+// reasons are all reason codes of events and verdicts.
+var reasons = []string{
+	// of an intent
+	reasonMalformed, intents.ErrUnsupportedMode.Error(), intents.ErrGroupMismatch.Error(),
+	intents.ErrLeafRefMismatch.Error(), intents.ErrBadSignature.Error(),
+	intents.ReasonUnknownGroup, intents.ReasonReferenceReused, intents.ReasonGroupClosed,
+	intents.ReasonAssociation, intents.ReasonGuard, intents.ReasonApproval, intents.ReasonUnproven,
+	intents.ReasonGap, intents.ReasonSenderOnly, intents.ReasonSoleMember,
+	// of a handshake or GroupInfo
+	mlscore.ErrInvalid.Error(), mlscore.ErrStale.Error(), mlscore.ErrAhead.Error(),
+	mlscore.ErrUnresolvable.Error(), mlscore.ErrDiverged.Error(), mlscore.ErrUnsupported.Error(),
+	"stricter_than_members", "missed_commits", "reset",
+	// before the fold
+	reasonBadSubject, reasonUnknownTenant, reasonTooLarge, reasonQuota, reasonInternal,
+}
+
 // eventTypePrefix begins the ce-type of every event.
 const eventTypePrefix = "leavebroker.v1."
 

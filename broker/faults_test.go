@@ -243,6 +243,7 @@ func TestBrokenInputIsGivenUp(t *testing.T) {
 	w.found("alice", "bob", "carol")
 	w.publish(kindIntent, w.intent(1, intents.SenderRemovalOnly))
 	w.await("given up", ofType(intents.StateRejected, reasonInternal))
+	w.noWork()
 	mu.Lock()
 	bad = 1
 	mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -72,8 +73,8 @@ type Tenant struct {
 	// Signers sign proposals: at most one for each signature scheme is used in
 	// a group, the first that its external_senders list.
 	Signers []mlscore.Signer
-	// Policy is the tenant's rules. Its Tenant, SenderKeys, Association and
-	// Parallel are set by New.
+	// Policy is the tenant's rules. Its Tenant, SenderKeys and Association are
+	// set by New.
 	Policy intents.Policy
 	// AuthService tells which members belong to one user. Optional: without it
 	// an intent removes its sender alone.
@@ -114,6 +115,9 @@ const (
 	defaultMaxLoadedGroups = 10_000
 	defaultAuthTimeout     = 2 * time.Second
 )
+
+// versionPattern is what a micro service's version has to be.
+var versionPattern = regexp.MustCompile(`^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?$`)
 
 func setDefault[T comparable](p *T, v T) {
 	if *p == *new(T) {
@@ -161,6 +165,7 @@ func (o *Options) validate() error {
 	check(o.PinTTL >= 100*time.Millisecond, "pin TTL %s is under 100ms", o.PinTTL)
 	check(o.AckWait >= 100*time.Millisecond, "ack wait %s is under 100ms", o.AckWait)
 	check(o.EventsMaxAge >= time.Minute, "events for %s, under 1m", o.EventsMaxAge)
+	check(versionPattern.MatchString(o.Version), "version %q is not MAJOR.MINOR.PATCH", o.Version)
 	check(len(o.Tenants) > 0, "no tenant")
 	seen := map[string]bool{}
 	for i := range o.Tenants {

@@ -95,6 +95,11 @@ func (o *owner) advance(ctx context.Context, k groupKey, t *tenant, in *received
 }
 
 func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *received) (err error) {
+	defer func() {
+		if err != nil {
+			o.drop(k)
+		}
+	}()
 	defer recovered(&err)
 	h, err := o.take(ctx, k, t, in)
 	if err != nil {
@@ -123,11 +128,11 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	return nil
 }
 
-// take removes a group from memory, or loads it. It gives a copy: that in
-// memory may be read meanwhile.
+// take gives a copy of a group to work on: of that in memory, which others may
+// read meanwhile, or loaded from the log.
 func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (*history, error) {
 	o.mu.Lock()
-	g := o.groups.remove(k)
+	g := o.groups.get(k)
 	o.mu.Unlock()
 	upTo, groupID := o.position, []byte(nil)
 	if in != nil {
@@ -151,7 +156,16 @@ func (o *owner) keep(g *group) {
 	defer o.mu.Unlock()
 	if isOpen {
 		o.groups.add(g)
+	} else {
+		o.groups.remove(g.key)
 	}
+}
+
+// drop forgets a group whose state may not be that of the log any more.
+func (o *owner) drop(k groupKey) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.groups.remove(k)
 }
 
 // peek gives the state of a group that is in memory, nil if it is not.

@@ -31,15 +31,13 @@ func (b *Broker) receipt(ctx context.Context, t *tenant, id string, groupID []by
 		r, found, err := b.receiptIn(ctx, k, t, id)
 		return k, r, found, err
 	}
-	for _, k := range b.open.list() {
-		if k.tenant != t.Name {
-			continue
-		}
-		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
-			if r, ok := s.Intent(id); ok {
-				return k, r, true, nil
-			}
-		}
+	k, r, found, err := b.searchReceipt(ctx, t, id)
+	if found || err != nil {
+		return k, r, found, err
+	}
+	// What an event has told may still be in hand.
+	for _, o := range b.owners {
+		o.begin()()
 	}
 	return b.searchReceipt(ctx, t, id)
 }
@@ -64,8 +62,19 @@ func (b *Broker) receiptIn(ctx context.Context, k groupKey, t *tenant, id string
 	return r, ok, nil
 }
 
-// searchReceipt reads the whole ledger of a tenant.
+// searchReceipt looks for an intent in the open groups that are in memory, then
+// reads the whole ledger of the tenant.
 func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k groupKey, r intents.Record, found bool, err error) {
+	for _, k := range b.open.list() {
+		if k.tenant != t.Name {
+			continue
+		}
+		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+			if r, ok := s.Intent(id); ok {
+				return k, r, true, nil
+			}
+		}
+	}
 	err = b.ledger.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
 		if record, ok := m.find(id); ok && !found {
 			k, r, found = at, record, true

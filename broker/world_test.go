@@ -151,6 +151,9 @@ func (w *world) eventsOf(k groupKey) []event {
 		if err := json.Unmarshal(m.Data, &e); err != nil {
 			w.t.Fatal(err)
 		}
+		if !slices.Contains(eventTypes, e.Type) || e.Reason != "" && !slices.Contains(reasons, e.Reason) {
+			w.t.Errorf("an event that is not documented: %+v", e)
+		}
 		events, seq = append(events, e), m.Sequence
 	}
 }

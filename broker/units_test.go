@@ -1,0 +1,182 @@
+package broker
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"leavebroker/intents"
+	"leavebroker/mlscore"
+)
+
+func TestTimersKeepOneTimeForEachGroup(t *testing.T) {
+	var w timers
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	key := func(s string) groupKey { return groupKey{"t", s} }
+	w.set(key("a"), at(5))
+	w.set(key("b"), at(3))
+	w.set(key("c"), at(4))
+	w.set(key("a"), at(1))
+	w.sooner(key("b"), at(9)) // later: no change
+	w.sooner(key("c"), at(2))
+	w.set(key("d"), at(1))
+	w.set(key("d"), time.Time{})
+	w.set(key("e"), time.Time{})
+	if got := w.due(at(0)); got != nil {
+		t.Errorf("due at 0: %v", got)
+	}
+	if got := fmt.Sprint(w.due(at(2))); got != fmt.Sprint([]groupKey{key("a"), key("c")}) {
+		t.Errorf("due at 2: %v", got)
+	}
+	if got := fmt.Sprint(w.due(at(9))); got != fmt.Sprint([]groupKey{key("b")}) {
+		t.Errorf("due at 9: %v", got)
+	}
+	if len(w.byKey) != 0 || len(w.heap) != 0 {
+		t.Errorf("left over: %v", w.byKey)
+	}
+}
+
+func TestLoadedGroupsAreBounded(t *testing.T) {
+	l := loaded{limit: 2}
+	add := func(s string) { l.add(&group{key: groupKey{"t", s}}) }
+	add("a")
+	add("b")
+	add("a") // used again
+	add("c")
+	if l.get(groupKey{"t", "b"}) != nil || l.get(groupKey{"t", "a"}) == nil || l.get(groupKey{"t", "c"}) == nil {
+		t.Errorf("%v", l.byKey)
+	}
+	if l.remove(groupKey{"t", "a"}) == nil || l.remove(groupKey{"t", "a"}) != nil || l.order.Len() != 1 {
+		t.Error("remove")
+	}
+}
+
+func TestOpenGroupsCountIntents(t *testing.T) {
+	var s openGroups
+	a, b := groupKey{"t", "a"}, groupKey{"t", "b"}
+	s.set(a, true, 3)
+	s.set(b, true, 2)
+	s.set(a, true, 1)
+	if n := s.ofTenant("t"); n != 3 {
+		t.Errorf("%d open intents", n)
+	}
+	s.set(a, false, 0)
+	if s.has(a) || !s.has(b) || s.ofTenant("t") != 2 || len(s.list()) != 1 {
+		t.Error("after closing")
+	}
+}
+
+// The stored form of the ledger does not change: this is what older versions
+// have written.
+func TestLedgerIsFrozen(t *testing.T) {
+	r := remembered{Version: 1, Open: true, Position: 42, Truncated: true, Receipts: []intents.Record{{
+		ID: strings.Repeat("ab", 32), State: intents.StateRemoved, Mode: "sender_removal_only", SenderIndex: 3,
+		Gone: []mlscore.LeafIndex{3}, Received: time.Date(2026, 11, 22, 12, 0, 0, 5, time.UTC), VerifiedEpoch: 7, RemovedEpoch: 9,
+		Commit: strings.Repeat("cd", 32), Confirmed: true,
+	}}}
+	want := bytes.TrimSpace(must[[]byte](t)(os.ReadFile("testdata/ledger-2026-11-22.json")))
+	if got := must[[]byte](t)(json.Marshal(r)); !bytes.Equal(got, want) {
+		t.Errorf("ledger entry\n%s\nwant\n%s", got, want)
+	}
+	back := must[remembered](t)(decodeRemembered(want))
+	if fmt.Sprint(back) != fmt.Sprint(r) {
+		t.Errorf("%+v, want %+v", back, r)
+	}
+	if _, err := decodeRemembered([]byte(`{"version":2}`)); err == nil {
+		t.Error("a later version is read")
+	}
+}
+
+// The ledger of a group with too many receipts keeps the newest.
+func TestLedgerIsBounded(t *testing.T) {
+	var r remembered
+	for i := range 5000 {
+		r.Receipts = append(r.Receipts, intents.Record{ID: fmt.Sprintf("%064d", i), State: intents.StateRemoved})
+	}
+	r.truncate()
+	if b := must[[]byte](t)(json.Marshal(r)); len(b) > maxReceiptBytes+10_000 || !r.Truncated {
+		t.Errorf("%d bytes", len(b))
+	}
+	if _, ok := r.find(fmt.Sprintf("%064d", 4999)); !ok {
+		t.Error("the newest is gone")
+	}
+	if _, ok := r.find(fmt.Sprintf("%064d", 0)); ok {
+		t.Error("the oldest is there")
+	}
+}
+
+// Of two writers of the ledger, the second learns that it is late.
+func TestLedgerComparesAndSwaps(t *testing.T) {
+	_, js, _ := testServer(t)
+	ctx := testContext(t)
+	a := testAssets(1)
+	kv, err := a.ensure(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, k := ledger{kv}, groupKey{"acme", "Zw"}
+	none, err := l.get(ctx, k)
+	if err != nil || none.rev != 0 {
+		t.Fatalf("%+v %v", none, err)
+	}
+	first, err := l.put(ctx, k, none, remembered{Version: 1, Open: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.put(ctx, k, none, remembered{Version: 1}); !errors.Is(err, errConflict) {
+		t.Errorf("made twice: %v", err)
+	}
+	if _, err := l.put(ctx, k, first, remembered{Version: 1, Open: true, Position: 1}); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.put(ctx, k, first, remembered{Version: 1}); !errors.Is(err, errConflict) {
+		t.Errorf("an old revision: %v", err)
+	}
+	found := 0
+	if err := l.scan(ctx, "acme.*", func(groupKey, remembered) error { found++; return nil }); err != nil || found != 1 {
+		t.Errorf("%d found, %v", found, err)
+	}
+}
+
+func TestOptionsAreValidated(t *testing.T) {
+	signer := must[mlscore.Signer](t)(mlscore.GenerateSigner(mlscore.Ed25519, rand.Reader))
+	good := func() Options {
+		return Options{Tenants: []Tenant{{Name: "a", Signers: []mlscore.Signer{signer}}}, Embedded: Embedded{StateDir: t.TempDir()}}
+	}
+	for name, change := range map[string]func(*Options){
+		"prefix":       func(o *Options) { o.Prefix = "a.b" },
+		"partitions":   func(o *Options) { o.Partitions = maxPartitions + 1 },
+		"no tenant":    func(o *Options) { o.Tenants = nil },
+		"tenant twice": func(o *Options) { o.Tenants = append(o.Tenants, o.Tenants[0]) },
+		"tenant name":  func(o *Options) { o.Tenants[0].Name = "A" },
+		"no signer":    func(o *Options) { o.Tenants[0].Signers = nil },
+		"no burst":     func(o *Options) { o.Tenants[0].Quotas.IntentsPerSecond = 1 },
+		"intent size":  func(o *Options) { o.Limits.IntentBytes = 2 << 20 },
+		"message size": func(o *Options) { o.Limits.MessageBytes = maxMessageBytes + 1 },
+		"pin":          func(o *Options) { o.PinTTL = time.Millisecond },
+		"ack wait":     func(o *Options) { o.AckWait = time.Millisecond },
+		"events":       func(o *Options) { o.EventsMaxAge = time.Second },
+		"no state":     func(o *Options) { o.Embedded.StateDir = "" },
+		"version":      func(o *Options) { o.Version = "devel" },
+	} {
+		o := good()
+		change(&o)
+		if b, err := New(o); err == nil {
+			b.Close()
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	b := must[*Broker](t)(New(good()))
+	if err := b.Ready(); err == nil {
+		t.Error("ready before Run")
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}
