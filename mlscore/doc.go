@@ -3,8 +3,9 @@
 // GroupInfo through proposals and commits. It holds no group secret and can
 // therefore check neither membership tags, nor confirmation tags, nor that
 // path secrets decrypt. SelfRemove (draft-ietf-mls-extensions), Replace and
-// leaf_node_epoch (draft-barnes-mls-replace) are read here too, under
-// configurable code points (Registry).
+// leaf_node_epoch (draft-barnes-mls-replace) are read here too, and the cipher
+// suites of draft-ietf-mls-pq-ciphersuites, under configurable code points
+// (Registry).
 //
 // The package is pure: no clock, goroutine, logger or I/O. Values are immutable
 // once made; nothing here changes its input. What is decoded points into the
@@ -14,7 +15,7 @@
 //
 //	RFC 9420         file
 //	Section 2.1      codec/codec.go       presentation language
-//	Section 5.1, 5.2 ciphersuite.go, signer.go
+//	Section 5.1, 5.2 ciphersuite.go, signature.go, mldsa.go, signer.go
 //	Section 5.3      credential.go
 //	Section 6        framing.go
 //	Section 4, 7.1   tree.go, treenodes.go, treeblock.go
@@ -30,5 +31,6 @@
 //	Section 12.2, 12.3  proposallist.go
 //	Section 12.4     commit.go, publicgroup.go
 //	Section 12.4.3   groupinfo.go
+//	Section 17.1     suitenames.go
 //	Appendix C       treemath.go
 package mlscore

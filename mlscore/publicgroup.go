@@ -17,6 +17,14 @@ type Options struct {
 	Parallel Parallel
 }
 
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() Options {
+	if o.Registry == nil {
+		o.Registry = DefaultRegistry()
+	}
+	return o
+}
+
 // PublicGroup is the public state of a group in one epoch: an immutable value.
 // Stage gives the state after a message and leaves this one as it was.
 type PublicGroup struct {
@@ -39,7 +47,8 @@ type PublicGroup struct {
 // the tree's hash, parent hashes, unmerged leaves, keys and leaves, then the
 // signature. The confirmation tag cannot be checked.
 func NewPublicGroup(gi *GroupInfo, ratchetTree []byte, opts Options) (*PublicGroup, error) {
-	suite, err := groupInfoSuite(gi)
+	opts = opts.withDefaults()
+	suite, err := groupInfoSuite(gi, opts.Registry)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +74,8 @@ func NewPublicGroup(gi *GroupInfo, ratchetTree []byte, opts Options) (*PublicGro
 // NewPublicGroupWithTree is NewPublicGroup for a tree that was verified before
 // for this group (RatchetTree.Verify): only its hash is compared.
 func NewPublicGroupWithTree(gi *GroupInfo, verified *RatchetTree, opts Options) (*PublicGroup, error) {
-	if _, err := groupInfoSuite(gi); err != nil {
+	opts = opts.withDefaults()
+	if _, err := groupInfoSuite(gi, opts.Registry); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(verified.TreeHash(), gi.GroupContext.TreeHash) {
@@ -74,11 +84,11 @@ func NewPublicGroupWithTree(gi *GroupInfo, verified *RatchetTree, opts Options) 
 	return newVerifiedTreeGroup(gi, verified, opts)
 }
 
-func groupInfoSuite(gi *GroupInfo) (*Suite, error) {
+func groupInfoSuite(gi *GroupInfo, reg *Registry) (*Suite, error) {
 	if v := gi.GroupContext.Version; v != ProtocolVersionMLS10 {
 		return nil, refuse(ErrUnsupported, "12.4.3", "protocol version %d", v)
 	}
-	suite, err := LookupSuite(gi.GroupContext.CipherSuite)
+	suite, err := reg.LookupSuite(gi.GroupContext.CipherSuite)
 	if err != nil {
 		return nil, err
 	}
@@ -104,9 +114,6 @@ func newVerifiedTreeGroup(gi *GroupInfo, tree *RatchetTree, opts Options) (*Publ
 	g := &PublicGroup{
 		suite: suite, registry: opts.Registry, context: gi.GroupContext, tree: tree,
 		interim: InterimTranscriptHash(suite, gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag),
-	}
-	if g.registry == nil {
-		g.registry = DefaultRegistry()
 	}
 	// The context is read again from its own bytes, or it would keep the whole
 	// message with its tree in memory.

@@ -1,6 +1,9 @@
 package mlscore
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Registry holds the code points that are not fixed by RFC 9420, as one
 // deployment uses them. They decide how bytes are read, so everything that
@@ -20,6 +23,9 @@ type Registry struct {
 	// Custom are further proposal types whose bodies have a shape of their
 	// own. A type that is not known at all is read as one opaque<V>.
 	Custom []CustomProposal
+	// CipherSuites are suites beside those of RFC 9420, each under a number of
+	// its own (NewSuite).
+	CipherSuites []Suite
 }
 
 // DefaultRegistry has the code points used where none are configured.
@@ -30,6 +36,7 @@ func DefaultRegistry() *Registry {
 		LeafNodeEpoch: 0xf0a3,
 		AppDataUpdate: 0x0008,
 		AppEphemeral:  0x0009,
+		CipherSuites:  slices.Clone(draftSuites[:]),
 	}
 }
 
@@ -68,7 +75,7 @@ func (reg *Registry) Validate() error {
 	if reg.LeafNodeEpoch.isDefault() {
 		return fmt.Errorf("extension type 0x%04x means both RFC 9420 and leaf_node_epoch", uint16(reg.LeafNodeEpoch))
 	}
-	return nil
+	return reg.validateSuites()
 }
 
 // custom finds the shape of a custom proposal.

@@ -6,10 +6,14 @@ import (
 	"io"
 
 	"github.com/cloudflare/circl/sign/ed448"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 )
 
 // Signer holds a signature key. Signing is deterministic for every scheme
-// (ECDSA by RFC 6979), so the same content gives the same bytes.
+// (ECDSA by RFC 6979, ML-DSA by the variant without randomness), so the same
+// content gives the same bytes.
 type Signer interface {
 	// Scheme is the scheme of the key.
 	Scheme() SignatureScheme
@@ -26,8 +30,8 @@ func SignWithLabel(signer Signer, label string, content []byte) ([]byte, error) 
 }
 
 // NewSigner makes a signer of a raw private key: the seed of 32 bytes for
-// Ed25519 and of 57 for Ed448, the scalar for ECDSA (leading zeros may be
-// missing).
+// Ed25519 and ML-DSA and of 57 for Ed448, the scalar for ECDSA (leading zeros
+// may be missing).
 func NewSigner(scheme SignatureScheme, private []byte) (Signer, error) {
 	switch scheme {
 	case Ed25519:
@@ -40,6 +44,8 @@ func NewSigner(scheme SignatureScheme, private []byte) (Signer, error) {
 			return nil, err
 		}
 		return ed448Signer(ed448.NewKeyFromSeed(private)), nil
+	case MLDSA44, MLDSA65, MLDSA87:
+		return newMLDSASigner(scheme, private)
 	}
 	curve := ecdsaCurve(scheme)
 	if curve == nil {
@@ -65,14 +71,16 @@ func NewECDSASigner(key *ecdsa.PrivateKey) (Signer, error) {
 	return nil, refuse(ErrUnsupported, "5.1.1", "ECDSA on curve %s", key.Curve.Params().Name)
 }
 
+// seedSizes are the schemes whose private key is a seed, and its length.
+var seedSizes = map[SignatureScheme]int{
+	Ed25519: ed25519.SeedSize, Ed448: ed448.SeedSize,
+	MLDSA44: mldsa44.SeedSize, MLDSA65: mldsa65.SeedSize, MLDSA87: mldsa87.SeedSize,
+}
+
 // GenerateSigner makes a new key from a source of randomness.
 func GenerateSigner(scheme SignatureScheme, random io.Reader) (Signer, error) {
-	switch scheme {
-	case Ed25519, Ed448:
-		seed := make([]byte, ed25519.SeedSize)
-		if scheme == Ed448 {
-			seed = make([]byte, ed448.SeedSize)
-		}
+	if size, ok := seedSizes[scheme]; ok {
+		seed := make([]byte, size)
 		if _, err := io.ReadFull(random, seed); err != nil {
 			return nil, err
 		}
