@@ -1,6 +1,7 @@
 package intents
 
 import (
+	"errors"
 	"fmt"
 
 	"leavebroker/mlscore"
@@ -55,14 +56,44 @@ func DefaultCodePoints() CodePoints {
 	return CodePoints{ProposalType: DefaultProposalType, WireFormat: DefaultWireFormat, Body: BodyRaw}
 }
 
-// CustomProposal is the entry of a registry that lets the core find the end
-// of a LeafOperationProposal.
+// CustomProposal is the entry of a registry that lets the core read a
+// LeafOperationProposal and expand it into the Removes that it stands for
+// (Section 2.4 of the draft).
 func (c CodePoints) CustomProposal() mlscore.CustomProposal {
 	read := func(r *codec.Reader) { Read(r) }
 	if c.Body == BodyOpaque {
 		read = func(r *codec.Reader) { r.Opaque() }
 	}
-	return mlscore.CustomProposal{Type: c.ProposalType, Read: read}
+	return mlscore.CustomProposal{Type: c.ProposalType, Read: read, Expand: c.expand}
+}
+
+// expand makes the checks of Section 2.3 on the intent in a body.
+func (c CodePoints) expand(g *mlscore.PublicGroup, body []byte) (mlscore.Expansion, error) {
+	p, err := c.ParseProposal(body)
+	if err == nil {
+		err = p.Intent.Verify(g.Suite(), g.GroupID(), g.Tree().Leaf)
+	}
+	if err != nil {
+		return mlscore.Expansion{}, &proposalError{err}
+	}
+	return mlscore.Expansion{Sender: p.Intent.SenderIndex, Associated: p.Intent.RemovalMode == RemoveAssociatedMembers}, nil
+}
+
+// proposalError refuses a LeafOperationProposal for what is wrong with its
+// intent: ErrMalformed as such, anything else as mlscore.ErrInvalid too.
+type proposalError struct{ err error }
+
+func (e *proposalError) Error() string {
+	return fmt.Sprintf("%v: leaf operation proposal: %v", e.class(), e.err)
+}
+
+func (e *proposalError) Unwrap() []error { return []error{e.class(), e.err} }
+
+func (e *proposalError) class() error {
+	if errors.Is(e.err, ErrMalformed) {
+		return ErrMalformed
+	}
+	return mlscore.ErrInvalid
 }
 
 // LeafOperationProposal proposes what an intent wishes (Section 2 of the draft):

@@ -181,7 +181,7 @@ func FuzzStage(f *testing.F) {
 		if a == nil {
 			return
 		}
-		staged, err := w.group.StageContent(a)
+		staged, err := w.group.StageContent(a, nil)
 		if !bytes.Equal(before, state()) {
 			t.Fatal("staging changed the group")
 		}
@@ -212,7 +212,7 @@ func TestStageSeedsAreValid(t *testing.T) {
 		if a == nil {
 			t.Fatalf("seed %d does not decode", i)
 		}
-		if _, err := w.group.StageContent(a); err != nil && a.Content.Sender.Type != mlscore.SenderTypeNewMemberCommit {
+		if _, err := w.group.StageContent(a, nil); err != nil && a.Content.Sender.Type != mlscore.SenderTypeNewMemberCommit {
 			t.Errorf("seed %d: %v", i, err)
 		}
 	}

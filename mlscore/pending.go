@@ -15,6 +15,9 @@ type PendingProposal struct {
 	Sender   Sender
 	// Content is the message that carried it.
 	Content *AuthenticatedContent
+	// Expansion is what a custom proposal stands for; nil for any other, and for
+	// an invalid one.
+	Expansion *Expansion
 	// MembershipTag is the tag of a PublicMessage by a member; it was not checked.
 	MembershipTag []byte
 	// Invalid says why no valid commit can contain it; nil if one may. The

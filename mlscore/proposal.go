@@ -39,12 +39,20 @@ func (t ProposalType) isDefault() bool {
 	return t >= ProposalTypeAdd && t <= ProposalTypeGroupContextExtensions
 }
 
-// CustomProposal tells how to find the end of the body of a proposal type that
-// this package does not know.
+// CustomProposal tells how to read a proposal type that this package does not
+// know.
 type CustomProposal struct {
 	Type ProposalType
 	// Read moves the reader over one body.
 	Read func(*codec.Reader)
+	// Expand judges a body against a group's current epoch and gives the Removes
+	// that it stands for; its errors wrap ErrMalformed or ErrInvalid. Without it
+	// a commit of the type is ErrUnresolvable. Members and external senders may
+	// send such proposals, and an external commit may contain them by value.
+	Expand func(g *PublicGroup, body []byte) (Expansion, error)
+	// AcceptReferences accepts them by reference too in external commits, and
+	// flags that, as some stacks do against RFC 9420, Section 12.4.3.2.
+	AcceptReferences bool
 }
 
 // Proposal is a change to the group (RFC 9420, Section 12.1):

@@ -135,6 +135,10 @@ func (g *PublicGroup) resolve(committer Sender, list []ProposalOrRef) ([]Applied
 			if err := g.checkProposal(p.Proposal, committer, false); err != nil {
 				return nil, err
 			}
+			var err error
+			if applied[i].Expansion, err = g.Expand(p.Proposal); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		pending := g.pending.find(p.Reference)
@@ -144,7 +148,7 @@ func (g *PublicGroup) resolve(committer Sender, list []ProposalOrRef) ([]Applied
 		if pending.Invalid != nil {
 			return nil, pending.Invalid
 		}
-		applied[i] = AppliedProposal{Proposal: pending.Proposal, Sender: pending.Sender, Ref: pending.Ref}
+		applied[i] = AppliedProposal{Proposal: pending.Proposal, Sender: pending.Sender, Ref: pending.Ref, Expansion: pending.Expansion}
 	}
 	return applied, nil
 }
@@ -172,6 +176,8 @@ func checkMemberList(committer LeafIndex, list []AppliedProposal) error {
 			err = target(a.Sender.LeafIndex, p.Type)
 		case p.Type == ProposalTypeRemove:
 			err = target(p.Removed, p.Type)
+		case a.Expansion != nil:
+			err = each(a.Removes, func(leaf LeafIndex) error { return target(leaf, p.Type) })
 		case p.isReplace:
 			err = target(p.Replaced, p.Type)
 		case p.Type == ProposalTypePSK:
@@ -206,7 +212,7 @@ func checkNewPSK(seen map[string]bool, id *PreSharedKeyID) error {
 
 // checkExternalList judges the proposals of an external commit together
 // (RFC 9420, Section 12.2; SelfRemove by draft-ietf-mls-extensions).
-func checkExternalList(list []AppliedProposal) error {
+func checkExternalList(reg *Registry, list []AppliedProposal) error {
 	inits, removes := 0, 0
 	psks := make(map[string]bool)
 	targets := make(map[LeafIndex]bool)
@@ -219,7 +225,7 @@ func checkExternalList(list []AppliedProposal) error {
 	}
 	for _, a := range list {
 		p, err := a.Proposal, error(nil)
-		if (a.Ref != nil) != p.isSelfRemove {
+		if (a.Ref != nil) != p.isSelfRemove && !reg.acceptsReference(&a) {
 			return invalid("12.4.3.2", "%s in an external commit, by reference: %t", p.Type, a.Ref != nil)
 		}
 		switch {
@@ -232,6 +238,8 @@ func checkExternalList(list []AppliedProposal) error {
 			err = checkNewPSK(psks, &p.PSK)
 		case p.isSelfRemove:
 			err = target(a.Sender.LeafIndex)
+		case a.Expansion != nil:
+			err = each(a.Removes, target)
 		default:
 			if p.Type.isDefault() || p.isReplace {
 				err = invalid("12.2", "%s in an external commit", p.Type)
@@ -259,7 +267,7 @@ func pathRequired(list []AppliedProposal) bool {
 		case ProposalTypeUpdate, ProposalTypeRemove, ProposalTypeExternalInit, ProposalTypeGroupContextExtensions:
 			return true
 		}
-		return a.Proposal.isSelfRemove || a.Proposal.isReplace
+		return a.Proposal.isSelfRemove || a.Proposal.isReplace || a.Expansion != nil
 	})
 }
 
@@ -268,7 +276,7 @@ func pathRequired(list []AppliedProposal) bool {
 func (g *PublicGroup) checkFollowable(list []AppliedProposal) error {
 	for _, a := range list {
 		t := a.Proposal.Type
-		if g.registry.custom(t) != nil || (t == g.registry.AppDataUpdate && t != 0) {
+		if g.registry.custom(t) != nil && a.Expansion == nil || (t == g.registry.AppDataUpdate && t != 0) {
 			return refuse(ErrUnresolvable, "12.4.2", "the effect of %s is not known", t)
 		}
 	}

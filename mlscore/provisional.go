@@ -24,16 +24,18 @@ type Provisional struct {
 	// Removed, Updated and Added are the leaves that proposals changed, ascending.
 	Removed, Updated, Added []LeafIndex
 
-	group *PublicGroup
-	keys  newKeys
-	flags []string
+	group      *PublicGroup
+	associated bool // what is removed rests on an association
+	keys       newKeys
+	flags      []string
 }
 
 // Prepare resolves the proposals of a commit, judges them and applies them to a
 // copy of the tree, in the order GroupContextExtensions, Update, Replace,
 // SelfRemove, Remove, Add (RFC 9420, Section 12.3). The sender is a member or
-// new_member_commit.
-func (g *PublicGroup) Prepare(committer Sender, proposals []ProposalOrRef) (*Provisional, error) {
+// new_member_commit. Where a proposal removes associated leaves, who they are
+// has to be known, or the error is *AssociationNeeded.
+func (g *PublicGroup) Prepare(committer Sender, proposals []ProposalOrRef, known Associations) (*Provisional, error) {
 	applied, err := g.resolve(committer, proposals)
 	if err != nil {
 		return nil, err
@@ -42,19 +44,14 @@ func (g *PublicGroup) Prepare(committer Sender, proposals []ProposalOrRef) (*Pro
 		Edit: g.tree.Edit(), Committer: committer.LeafIndex, External: committer.Type == SenderTypeNewMemberCommit,
 		Applied: applied, Extensions: g.context.Extensions, PathRequired: pathRequired(applied), group: g,
 	}
-	if p.External {
-		err = checkExternalList(applied)
-	} else {
-		err = checkMemberList(committer.LeafIndex, applied)
-	}
-	if err != nil {
+	if err := p.checkList(known); err != nil {
 		return nil, err
 	}
 	if err := g.checkFollowable(applied); err != nil {
 		return nil, err
 	}
 	if err := p.apply(); err != nil {
-		return nil, err
+		return nil, p.contradicted(err)
 	}
 	return p, nil
 }
@@ -87,6 +84,8 @@ func (p *Provisional) apply() error {
 			return p.remove(a.Sender.LeafIndex)
 		case a.Proposal.Type == ProposalTypeRemove:
 			return p.remove(a.Proposal.Removed)
+		case a.Expansion != nil:
+			return each(a.Removes, p.remove)
 		}
 		return nil
 	}); err != nil {

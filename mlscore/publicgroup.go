@@ -207,7 +207,8 @@ type Staged struct {
 
 	// Committer is the leaf of the committer after the commit.
 	Committer LeafIndex
-	// Removed are the leaves that Remove, SelfRemove or a resync took out.
+	// Removed are the leaves that Remove, SelfRemove, a custom proposal or a
+	// resync took out.
 	Removed []LeafIndex
 	// Updated are the leaves changed by Update, Replace or the committer's path.
 	Updated []LeafIndex
@@ -234,6 +235,11 @@ type AppliedProposal struct {
 	Proposal *Proposal
 	Sender   Sender
 	Ref      []byte // nil: by value
+	// Expansion is what a custom proposal stands for, and Removes the leaves that
+	// it removes, ascending: they originate from the Expansion's sender. nil for
+	// any other proposal.
+	Expansion *Expansion
+	Removes   []LeafIndex
 }
 
 // Next is the state after the message.
@@ -241,10 +247,15 @@ func (s *Staged) Next() *PublicGroup { return s.next }
 
 // Stage judges a proposal or commit against the group. Its errors wrap
 // ErrMalformed, ErrInvalid, ErrStale, ErrAhead, ErrUnresolvable or ErrDiverged.
-func (g *PublicGroup) Stage(m *MLSMessage) (*Staged, error) {
+func (g *PublicGroup) Stage(m *MLSMessage) (*Staged, error) { return g.StageWith(m, nil) }
+
+// StageWith is Stage for a commit that was refused as *AssociationNeeded, now
+// that the associations are known. Where the commit contradicts them, it is
+// ErrUnresolvable.
+func (g *PublicGroup) StageWith(m *MLSMessage, known Associations) (*Staged, error) {
 	switch m.WireFormat {
 	case WireFormatPublicMessage:
-		return g.stage(&m.PublicMessage.AuthenticatedContent, m.PublicMessage.MembershipTag)
+		return g.stage(&m.PublicMessage.AuthenticatedContent, m.PublicMessage.MembershipTag, known)
 	case WireFormatPrivateMessage:
 		if !bytes.Equal(m.PrivateMessage.GroupID, g.context.GroupID) {
 			return nil, invalid("6.3", "a message of group %x", m.PrivateMessage.GroupID)
@@ -259,18 +270,18 @@ func (g *PublicGroup) Stage(m *MLSMessage) (*Staged, error) {
 
 // StageContent judges a proposal or commit that a member has taken out of a
 // PrivateMessage or is about to send.
-func (g *PublicGroup) StageContent(a *AuthenticatedContent) (*Staged, error) {
-	return g.stage(a, nil)
+func (g *PublicGroup) StageContent(a *AuthenticatedContent, known Associations) (*Staged, error) {
+	return g.stage(a, nil, known)
 }
 
-func (g *PublicGroup) stage(a *AuthenticatedContent, membershipTag []byte) (*Staged, error) {
+func (g *PublicGroup) stage(a *AuthenticatedContent, membershipTag []byte, known Associations) (*Staged, error) {
 	if err := g.checkFraming(a, membershipTag); err != nil {
 		return nil, err
 	}
 	if a.Content.ContentType == ContentTypeProposal {
 		return g.stageProposal(a, membershipTag)
 	}
-	return g.stageCommit(a)
+	return g.stageCommit(a, known)
 }
 
 // checkEpoch compares a message's epoch with ours.
@@ -388,6 +399,9 @@ func (g *PublicGroup) stageProposal(a *AuthenticatedContent, membershipTag []byt
 	staged.Proposal = &PendingProposal{
 		Ref: ref, Proposal: a.Content.Proposal, Sender: a.Content.Sender, Content: a, MembershipTag: membershipTag,
 		Invalid: g.checkProposal(a.Content.Proposal, a.Content.Sender, true),
+	}
+	if staged.Proposal.Invalid == nil {
+		staged.Proposal.Expansion, staged.Proposal.Invalid = g.Expand(a.Content.Proposal)
 	}
 	if a.WireFormat != WireFormatPublicMessage && staged.Proposal.Invalid == nil && mustBePublic(a) {
 		staged.Proposal.Invalid = invalid("12.1.8", "%s by %s in a PrivateMessage", a.Content.Proposal.Type, a.Content.Sender.Type)

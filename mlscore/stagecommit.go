@@ -7,8 +7,8 @@ import (
 
 // stageCommit judges a commit whose framing and signature were checked
 // (RFC 9420, Sections 12.4.2 and 12.4.3.2).
-func (g *PublicGroup) stageCommit(a *AuthenticatedContent) (*Staged, error) {
-	p, err := g.Prepare(a.Content.Sender, a.Content.Commit.Proposals)
+func (g *PublicGroup) stageCommit(a *AuthenticatedContent, known Associations) (*Staged, error) {
+	p, err := g.Prepare(a.Content.Sender, a.Content.Commit.Proposals, known)
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func (p *Provisional) Stage(a *AuthenticatedContent) (*Staged, error) {
 	g := p.group
 	next, err := p.finish(a.Content.Commit.Path)
 	if err != nil {
-		return nil, err
+		return nil, p.contradicted(err)
 	}
 	next.context.ConfirmedTranscriptHash = ConfirmedTranscriptHash(g.suite, g.interim, a)
 	next.interim = InterimTranscriptHash(g.suite, next.context.ConfirmedTranscriptHash, a.ConfirmationTag)

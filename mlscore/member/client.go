@@ -32,6 +32,12 @@ type Client struct {
 	// PSK finds the value of a pre-shared key: an external one, or a resumption
 	// PSK of another group or of an epoch before this client joined. Optional.
 	PSK func(id mlscore.PreSharedKeyID) (value []byte, ok bool)
+	// Associate tells which other leaves of a group's current epoch the
+	// Authentication Service associates with a leaf: needed for proposals that
+	// remove associated members (draft-kohbrok-mls-leaf-operation-intents). All
+	// members have to get the same answers. Without one, or without an answer, a
+	// commit with such a proposal is mlscore.ErrUnresolvable. Optional.
+	Associate func(group *mlscore.PublicGroup, sender mlscore.LeafIndex) (associated []mlscore.LeafIndex, known bool)
 	// EncryptHandshakes sends proposals and commits as PrivateMessages, which a
 	// leave broker cannot follow.
 	EncryptHandshakes bool
@@ -43,7 +49,7 @@ type Client struct {
 
 // DefaultCapabilities lists what this package supports: MLS 1.0, all suites,
 // basic and X.509 credentials, and the proposal and extension types of the
-// registry that RFC 9420 does not define.
+// registry that RFC 9420 does not define, custom ones if they can be expanded.
 func DefaultCapabilities(reg *mlscore.Registry) mlscore.Capabilities {
 	c := mlscore.Capabilities{
 		Versions:     []mlscore.ProtocolVersion{mlscore.ProtocolVersionMLS10},
@@ -53,6 +59,11 @@ func DefaultCapabilities(reg *mlscore.Registry) mlscore.Capabilities {
 	for _, t := range []mlscore.ProposalType{reg.SelfRemove, reg.Replace} {
 		if t != 0 {
 			c.Proposals = append(c.Proposals, t)
+		}
+	}
+	for i := range reg.Custom {
+		if reg.Custom[i].Expand != nil {
+			c.Proposals = append(c.Proposals, reg.Custom[i].Type)
 		}
 	}
 	if reg.LeafNodeEpoch != 0 {

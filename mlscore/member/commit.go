@@ -160,7 +160,7 @@ type commitBuilder struct {
 // secrets of the new epoch.
 func (b *commitBuilder) build(proposals []mlscore.ProposalOrRef) (err error) {
 	c := &b.content.Content
-	if b.provisional, err = b.public.Prepare(c.Sender, proposals); err != nil {
+	if b.provisional, err = b.public.Prepare(c.Sender, proposals, b.client.associations(b.public)); err != nil {
 		return err
 	}
 	if b.psks, err = collectPSKs(b.provisional.Applied, b.findPSK); err != nil {
@@ -247,11 +247,11 @@ func (b *commitBuilder) deriveSecrets() {
 // judged when they were prepared, unless the commit was spoiled since.
 func (b *commitBuilder) stage(membershipTag []byte) (*mlscore.Staged, error) {
 	if b.client.Mutate != nil {
-		return b.public.StageContent(b.content)
+		return b.public.StageContent(b.content, b.client.associations(b.public))
 	}
 	staged, err := b.provisional.Stage(b.content)
 	if err == nil {
-		b.client.Shared.remember(b.public, b.content, membershipTag, staged)
+		b.client.remember(b.public, b.content, membershipTag, staged)
 	}
 	return staged, err
 }

@@ -1,6 +1,8 @@
 package member
 
 import (
+	"slices"
+
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/codec"
 )
@@ -17,6 +19,11 @@ type ExternalJoinOptions struct {
 	// Pending are proposals sent in this epoch, encoded MLSMessages. The
 	// SelfRemoves among them are included by reference; others cannot be.
 	Pending [][]byte
+	// LeafOperations are encoded Proposals of a custom type, as a leave broker
+	// lists them for joiners. Those that can be are included by value: not one
+	// whose leaf is gone or changed, that removes a leaf which something else
+	// here removes, or whose type a member does not list in its capabilities.
+	LeafOperations [][]byte
 	// Proposals are further proposals by value: PSK proposals.
 	Proposals []*mlscore.Proposal
 	// AuthenticatedData travels in the clear with the commit.
@@ -82,22 +89,44 @@ func (b *commitBuilder) externalProposals(gi *mlscore.GroupInfo, opts ExternalJo
 	}
 	b.init = init
 	list := []mlscore.ProposalOrRef{{Proposal: &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: kemOutput}}}
+	leaving := make(map[mlscore.LeafIndex]bool)
 	if opts.Resync {
 		if leaf, found := b.public.Tree().FindSignatureKey(b.client.Signer.PublicKey()); found {
 			list = append(list, mlscore.ProposalOrRef{Proposal: Remove(leaf)})
+			leaving[leaf] = true
 		}
 	}
 	for _, p := range opts.Proposals {
 		list = append(list, mlscore.ProposalOrRef{Proposal: p})
 	}
-	references, err := b.stagePending(opts.Pending)
-	return append(list, references...), err
+	references, err := b.stagePending(opts.Pending, leaving)
+	if err != nil {
+		return nil, err
+	}
+	operations, err := b.leafOperations(opts.LeafOperations, leaving)
+	return slices.Concat(list, operations, references), err
+}
+
+// leafOperations decodes custom proposals and gives those by value that go
+// together with what is chosen.
+func (b *commitBuilder) leafOperations(encoded [][]byte, leaving map[mlscore.LeafIndex]bool) (list []mlscore.ProposalOrRef, err error) {
+	s := &selection{public: b.public, client: b.client, changed: leaving, removed: make(map[mlscore.LeafIndex]bool)}
+	for _, e := range encoded {
+		r := codec.NewReader(e)
+		p := mlscore.ReadProposal(r, b.client.registry())
+		if err := r.Finish(); err != nil {
+			return nil, err
+		}
+		if s.custom(p) {
+			list = append(list, mlscore.ProposalOrRef{Proposal: p})
+		}
+	}
+	return list, nil
 }
 
 // stagePending receives the pending proposals and gives references to the
-// SelfRemoves among them, one for each leaf.
-func (b *commitBuilder) stagePending(pending [][]byte) (refs []mlscore.ProposalOrRef, err error) {
-	leaving := make(map[mlscore.LeafIndex]bool)
+// SelfRemoves among them, one for each leaf that is not leaving by other means.
+func (b *commitBuilder) stagePending(pending [][]byte, leaving map[mlscore.LeafIndex]bool) (refs []mlscore.ProposalOrRef, err error) {
 	for _, message := range pending {
 		m, err := mlscore.ParseMLSMessage(message, b.client.registry())
 		if err != nil {
@@ -106,7 +135,7 @@ func (b *commitBuilder) stagePending(pending [][]byte) (refs []mlscore.ProposalO
 		if m.PublicMessage == nil || m.PublicMessage.Content.ContentType != mlscore.ContentTypeProposal {
 			return nil, invalid("12.4.3.2", "a pending message that is no proposal in a PublicMessage")
 		}
-		staged, err := b.client.Shared.stage(b.public, &m.PublicMessage.AuthenticatedContent, m.PublicMessage.MembershipTag)
+		staged, err := b.client.stage(b.public, &m.PublicMessage.AuthenticatedContent, m.PublicMessage.MembershipTag)
 		if err != nil {
 			return nil, err
 		}

@@ -120,7 +120,7 @@ func (g *Group) checkGroup(groupID []byte, epoch uint64) error {
 // processHandshake judges a proposal or commit, first in public, then with our
 // secrets (RFC 9420, Section 12.4.2).
 func (g *Group) processHandshake(a *mlscore.AuthenticatedContent, membershipTag []byte) (*Received, error) {
-	staged, err := g.client.Shared.stage(g.epoch.public, a, membershipTag)
+	staged, err := g.client.stage(g.epoch.public, a, membershipTag)
 	if err != nil {
 		return nil, knownContext(err)
 	}

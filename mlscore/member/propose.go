@@ -27,7 +27,7 @@ func (g *Group) Propose(p *mlscore.Proposal) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	staged, err := g.client.Shared.stage(g.epoch.public, a, tag)
+	staged, err := g.client.stage(g.epoch.public, a, tag)
 	if err == nil {
 		err = staged.Proposal.Invalid
 	}

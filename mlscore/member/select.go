@@ -10,11 +10,13 @@ import (
 // that a commit by this member can contain together with the given proposals by
 // value (RFC 9420, Section 12.2). Of several that concern one leaf a SelfRemove
 // goes first, then the earliest Remove, then the latest Update or Replace. A
-// ReInit is chosen only if there is nothing else, and a proposal of an unknown
-// type never.
+// custom proposal that stands for Removes is taken whole or not at all, and only
+// where it is known whom it removes. A ReInit is chosen only if there is nothing
+// else, and a proposal of an unknown type never.
 func (g *Group) Selectable(byValue []*mlscore.Proposal) [][]byte {
 	s := &selection{
-		tree:    g.epoch.public.Tree(),
+		public:  g.epoch.public,
+		client:  g.client,
 		changed: map[mlscore.LeafIndex]bool{g.OwnLeaf(): true},
 		removed: make(map[mlscore.LeafIndex]bool),
 		keys:    make(map[string]bool), psks: make(map[string]bool),
@@ -26,7 +28,7 @@ func (g *Group) Selectable(byValue []*mlscore.Proposal) [][]byte {
 	candidates := slices.Clone(all)
 	slices.Reverse(candidates) // so that the latest Update comes first
 	slices.SortStableFunc(candidates, func(a, b *mlscore.PendingProposal) int {
-		return precedence(a.Proposal) - precedence(b.Proposal)
+		return precedence(a) - precedence(b)
 	})
 	for _, early := range [][]*mlscore.PendingProposal{withPrecedence(candidates, 1), withPrecedence(candidates, 3)} {
 		slices.Reverse(early) // of anything else, the earliest
@@ -49,17 +51,17 @@ func (g *Group) Selectable(byValue []*mlscore.Proposal) [][]byte {
 // that the group turns out not to bear.
 func (g *Group) removalsOf(refs [][]byte) [][]byte {
 	return slices.DeleteFunc(slices.Clone(refs), func(ref []byte) bool {
-		return precedence(g.epoch.public.Proposal(ref).Proposal) > 1
+		return precedence(g.epoch.public.Proposal(ref)) > 1
 	})
 }
 
-// precedence orders proposals for selection: SelfRemove, Remove, Update and
-// Replace, anything else, ReInit.
-func precedence(p *mlscore.Proposal) int {
-	switch {
+// precedence orders proposals for selection: SelfRemove, Remove and what stands
+// for Removes, Update and Replace, anything else, ReInit.
+func precedence(pending *mlscore.PendingProposal) int {
+	switch p := pending.Proposal; {
 	case p.IsSelfRemove():
 		return 0
-	case p.Type == mlscore.ProposalTypeRemove:
+	case p.Type == mlscore.ProposalTypeRemove || pending.Expansion != nil:
 		return 1
 	case p.Type == mlscore.ProposalTypeUpdate || p.IsReplace():
 		return 2
@@ -71,12 +73,12 @@ func precedence(p *mlscore.Proposal) int {
 
 // withPrecedence is the run of a precedence in a list that is sorted by it.
 func withPrecedence(list []*mlscore.PendingProposal, n int) []*mlscore.PendingProposal {
-	start := slices.IndexFunc(list, func(p *mlscore.PendingProposal) bool { return precedence(p.Proposal) == n })
+	start := slices.IndexFunc(list, func(p *mlscore.PendingProposal) bool { return precedence(p) == n })
 	if start < 0 {
 		return nil
 	}
 	end := start
-	for end < len(list) && precedence(list[end].Proposal) == n {
+	for end < len(list) && precedence(list[end]) == n {
 		end++
 	}
 	return list[start:end]
@@ -84,7 +86,8 @@ func withPrecedence(list []*mlscore.PendingProposal, n int) []*mlscore.PendingPr
 
 // selection is what the proposals chosen so far do.
 type selection struct {
-	tree       *mlscore.RatchetTree
+	public     *mlscore.PublicGroup
+	client     *Client
 	changed    map[mlscore.LeafIndex]bool // leaves that no further proposal may concern
 	removed    map[mlscore.LeafIndex]bool
 	keys       map[string]bool // signature and encryption keys of added leaves
@@ -125,7 +128,24 @@ func (s *selection) fits(p *mlscore.Proposal, sender mlscore.LeafIndex) bool {
 	case mlscore.ProposalTypeReInit:
 		return s.taken == 0
 	}
-	return false
+	return s.custom(p)
+}
+
+// custom chooses a proposal of a registered type if every member supports it,
+// it is known whom it removes, and nothing else concerns them.
+func (s *selection) custom(p *mlscore.Proposal) bool {
+	x, err := s.public.Expand(p)
+	if err != nil || x == nil || !s.public.Tree().SupportsProposal(p.Type) {
+		return false
+	}
+	leaves, err := s.public.Removes(x, s.client.associations(s.public))
+	if err != nil || slices.ContainsFunc(leaves, func(leaf mlscore.LeafIndex) bool { return s.changed[leaf] }) {
+		return false
+	}
+	for _, leaf := range leaves {
+		s.remove(leaf)
+	}
+	return true
 }
 
 func (s *selection) remove(leaf mlscore.LeafIndex) bool {
@@ -139,10 +159,10 @@ func (s *selection) remove(leaf mlscore.LeafIndex) bool {
 // add chooses a new leaf whose keys are neither in the tree, unless they leave
 // it, nor in another chosen leaf.
 func (s *selection) add(leaf *mlscore.LeafNode) bool {
-	if i, found := s.tree.FindSignatureKey(leaf.SignatureKey); found && !s.removed[i] {
+	if i, found := s.public.Tree().FindSignatureKey(leaf.SignatureKey); found && !s.removed[i] {
 		return false
 	}
-	if x, found := s.tree.FindEncryptionKey(leaf.EncryptionKey); found && (!x.IsLeaf() || !s.removed[x.LeafIndex()]) {
+	if x, found := s.public.Tree().FindEncryptionKey(leaf.EncryptionKey); found && (!x.IsLeaf() || !s.removed[x.LeafIndex()]) {
 		return false
 	}
 	if s.keys[string(leaf.SignatureKey)] || s.keys[string(leaf.EncryptionKey)] {

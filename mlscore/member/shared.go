@@ -2,6 +2,7 @@ package member
 
 import (
 	"crypto/sha256"
+	"slices"
 	"sync"
 
 	"leavebroker/mlscore"
@@ -34,6 +35,7 @@ const maxRemembered = 1 << 12
 type stagedKey struct {
 	group   *mlscore.PublicGroup
 	message [sha256.Size]byte
+	answers string
 }
 
 type stagedEntry struct {
@@ -42,35 +44,35 @@ type stagedEntry struct {
 	err    error
 }
 
-// stage judges a handshake: what is in a PublicMessage with its membership
-// tag, or what was in a PrivateMessage.
-func (s *Shared) stage(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte) (*mlscore.Staged, error) {
+// stage judges a handshake with what is known of associations: what is in a
+// PublicMessage with its membership tag, or what was in a PrivateMessage.
+func (s *Shared) stage(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte, known answers) (*mlscore.Staged, error) {
 	judge := func() (*mlscore.Staged, error) {
 		if a.WireFormat != mlscore.WireFormatPublicMessage {
-			return g.StageContent(a)
+			return g.StageContent(a, known.find)
 		}
-		return g.Stage(&mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{
+		return g.StageWith(&mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{
 			AuthenticatedContent: *a, MembershipTag: membershipTag,
-		}})
+		}}, known.find)
 	}
 	if s == nil {
 		return judge()
 	}
-	entry := s.entry(g, a, membershipTag)
+	entry := s.entry(g, a, membershipTag, known)
 	entry.once.Do(func() { entry.staged, entry.err = judge() })
 	return entry.staged, entry.err
 }
 
 // remember enters a judgement that was made elsewhere.
-func (s *Shared) remember(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte, staged *mlscore.Staged) {
+func (s *Shared) remember(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte, known answers, staged *mlscore.Staged) {
 	if s != nil {
-		entry := s.entry(g, a, membershipTag)
+		entry := s.entry(g, a, membershipTag, known)
 		entry.once.Do(func() { entry.staged = staged })
 	}
 }
 
-func (s *Shared) entry(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte) *stagedEntry {
-	key := stagedKey{g, sha256.Sum256(append(a.Append(nil), membershipTag...))}
+func (s *Shared) entry(g *mlscore.PublicGroup, a *mlscore.AuthenticatedContent, membershipTag []byte, known answers) *stagedEntry {
+	key := stagedKey{g, sha256.Sum256(slices.Concat(a.Append(nil), membershipTag)), string(known.bytes())}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	entry := s.staged.find(key)
