@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
 	"leavebroker/intents"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
@@ -368,4 +370,111 @@ func TestAuthenticationServiceFails(t *testing.T) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	w.awaitOutput(w.epoch(), 1, 3)
+}
+
+// Tenants share nothing: the same group_id is another group.
+func TestTenantsAreApart(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Tenants = append(o.Tenants, Tenant{Name: "globex", Signers: o.Tenants[0].Signers}) })
+	w.found("alice", "bob", "carol")
+	message := w.intent(1, intents.SenderRemovalOnly)
+	var v verdict
+	if err := w.apiOf("globex", "intent.submit", submitRequest{Intent: message, Wait: "5s"}, &v); err != nil || v.State != intents.StateParked || v.Reason != intents.ReasonUnknownGroup {
+		t.Fatalf("in the other tenant: %+v %v", v, err)
+	}
+	mine := w.submit(message)
+	if mine.State != intents.StatePending || mine.ID == v.ID {
+		t.Errorf("%+v, the other tenant's is %s", mine, v.ID)
+	}
+	w.awaitOutput(w.epoch(), 1)
+	for _, request := range []any{statusRequest{ID: mine.ID}, statusRequest{ID: mine.ID, GroupID: w.groupID}} {
+		var e *apiError
+		if err := w.apiOf("globex", "intent.status", request, nil); !errors.As(err, &e) || e.Code != codeNotFound {
+			t.Errorf("the other tenant's status: %v", err)
+		}
+	}
+	if err := w.apiOf("globex", "group.pending", groupRequest{GroupID: w.groupID}, nil); err == nil {
+		t.Error("the other tenant knows the group")
+	}
+	for _, e := range w.eventsOf(groupKey{"globex", w.key().group}) {
+		if e.Type == intents.NoticeProposed {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// What the policy holds goes on when an operator approves it.
+func TestApproval(t *testing.T) {
+	w := newWorld(t, func(o *Options) {
+		o.Tenants[0].AuthService, o.Tenants[0].Policy.Mode2 = sameName{}, intents.Mode2Hold
+	})
+	w.found("alice/1", "bob/1", "carol/1", "bob/2")
+	message := w.leave(1, intents.RemoveAssociatedMembers)
+	w.submit(message)
+	w.awaitOutput(w.epoch(), 1)
+	w.await("held", ofType(intents.StateHeld, intents.ReasonApproval))
+	var v verdict
+	request := controlRequest{statusRequest: statusRequest{ID: w.id(message), GroupID: w.groupID}, By: "operator", Wait: "5s"}
+	if err := w.api("intent.approve", request, &v); err != nil || v.State != intents.StatePending {
+		t.Fatalf("%+v %v", v, err)
+	}
+	w.awaitOutput(w.epoch(), 1, 3)
+	w.checkOutputs()
+}
+
+// More open groups than fit in memory are served all the same.
+func TestOpenGroupsBeyondMemory(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Partitions, o.MaxLoadedGroups = 1, 2 })
+	var groups []*world
+	for i := range 5 {
+		g := *w
+		g.groupID = fmt.Appendf(nil, "group %d", i)
+		g.found("alice", "bob", "carol")
+		g.submit(g.leave(1, intents.SenderRemovalOnly))
+		groups = append(groups, &g)
+	}
+	w.noWork()
+	if n, open := w.broker.Summary(); n != 5 || open != 5 {
+		t.Errorf("%d open groups with %d intents", n, open)
+	}
+	for _, g := range groups {
+		g.empty(0)
+	}
+	for _, g := range groups {
+		g.awaitOutput(g.epoch(), 1)
+		g.checkOutputs()
+	}
+	if n := len(w.broker.owners[0].groups.byKey); n != 2 {
+		t.Errorf("%d groups in memory", n)
+	}
+}
+
+// Of two instances on one server the second takes over when the first leaves,
+// and knows what is open from the ledger, although it began before that.
+func TestAnotherInstanceTakesOver(t *testing.T) {
+	server := must[*embedded](t)(startEmbedded(Embedded{StateDir: t.TempDir(), SyncLater: true, Listen: "127.0.0.1:0"}, defaultMessageBytes, zap.NewNop()))
+	t.Cleanup(func() {
+		if err := server.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, func(o *Options) { o.Embedded, o.Conn.URL = Embedded{}, server.url() })
+	w.found("alice", "bob", "carol")
+	w.noWork() // the first instance is pinned to the partition
+	second := *w
+	second.start()
+	t.Cleanup(func() { second.stop() })
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	w.stop()
+	w.broker, w.nc, w.js = second.broker, second.nc, second.js
+	w.empty(0)
+	proposals := w.awaitOutput(w.epoch(), 1)
+	w.fanOut(proposals)
+	w.commit(2, member.CommitOptions{})
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.agree(0, 2)
+	w.checkOutputs()
+	if n := second.broker.metrics.outputs.Load(); n != 1 {
+		t.Errorf("the second instance stored %d outputs", n)
+	}
 }

@@ -97,17 +97,18 @@ func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
 // API's subjects.
 func (c Conn) jetStream(nc *nats.Conn) (jetstream.JetStream, string, error) {
 	timeout := jetstream.WithDefaultTimeout(apiTimeout)
+	async := jetstream.WithPublishAsyncTimeout(2 * apiTimeout)
 	switch {
 	case c.Domain != "" && c.APIPrefix != "":
 		return nil, "", errors.New("a JetStream domain and an API prefix exclude each other")
 	case c.Domain != "":
-		js, err := jetstream.NewWithDomain(nc, c.Domain, timeout)
+		js, err := jetstream.NewWithDomain(nc, c.Domain, timeout, async)
 		return js, "$JS." + c.Domain + ".API.", err
 	case c.APIPrefix != "":
-		js, err := jetstream.NewWithAPIPrefix(nc, c.APIPrefix, timeout)
+		js, err := jetstream.NewWithAPIPrefix(nc, c.APIPrefix, timeout, async)
 		return js, strings.TrimSuffix(c.APIPrefix, ".") + ".", err
 	}
-	js, err := jetstream.New(nc, timeout)
+	js, err := jetstream.New(nc, timeout, async)
 	return js, "$JS.API.", err
 }
 

@@ -152,16 +152,30 @@ func remember(s *intents.State) remembered {
 	return r
 }
 
+// maxRejected is the most rejected intents in one entry: anybody can make
+// them, and each would make every later write of the entry larger.
+const maxRejected = 64
+
 // truncate drops the oldest receipts until the rest fits.
 func (r *remembered) truncate() {
-	size := 0
-	for i, record := range slices.Backward(r.Receipts) {
-		b, _ := json.Marshal(record)
-		if size += len(b); size > maxReceiptBytes {
-			r.Receipts, r.Truncated = slices.Clone(r.Receipts[i+1:]), true
-			return
+	size, rejected := 0, 0
+	var kept []intents.Record
+	for _, record := range slices.Backward(r.Receipts) {
+		if record.State == intents.StateRejected {
+			if rejected++; rejected > maxRejected {
+				r.Truncated = true
+				continue
+			}
 		}
+		b, _ := json.Marshal(record) // cannot fail: strings and numbers
+		if size += len(b); size > maxReceiptBytes {
+			r.Truncated = true
+			break
+		}
+		kept = append(kept, record)
 	}
+	slices.Reverse(kept)
+	r.Receipts = kept
 }
 
 // isState says whether the type of an event is a state of an intent.

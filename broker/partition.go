@@ -60,10 +60,24 @@ func (o *owner) consumeOnce(ctx context.Context) error {
 	case <-ctx.Done():
 		consuming.Drain()
 		<-consuming.Closed()
-		return nil
+		return o.handOver(name)
 	case <-consuming.Closed():
 		return fmt.Errorf("consumer %q ended", name)
 	}
+}
+
+// handOver lets another instance have the partition at once.
+func (o *owner) handOver(consumer string) error {
+	if o.b.embedded != nil || !o.b.nc.IsConnected() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(o.b.work, apiTimeout)
+	defer cancel()
+	s, err := o.b.js.Stream(ctx, o.b.names.logStream())
+	if err != nil {
+		return err
+	}
+	return s.UnpinConsumer(ctx, consumer, priorityGroup)
 }
 
 // resume finds what was consumed before. The message that was in hand when the

@@ -109,6 +109,14 @@ func TestLedgerIsBounded(t *testing.T) {
 	if _, ok := r.find(fmt.Sprintf("%064d", 0)); ok {
 		t.Error("the oldest is there")
 	}
+	r = remembered{Receipts: []intents.Record{{ID: "removed", State: intents.StateRemoved}}}
+	for i := range 1000 {
+		r.Receipts = append(r.Receipts, intents.Record{ID: fmt.Sprint(i), State: intents.StateRejected})
+	}
+	r.truncate()
+	if _, ok := r.find("removed"); !ok || len(r.Receipts) != maxRejected+1 || r.Receipts[maxRejected].ID != "999" || !r.Truncated {
+		t.Errorf("%d receipts", len(r.Receipts))
+	}
 }
 
 // Of two writers of the ledger, the second learns that it is late.

@@ -62,17 +62,21 @@ func (b *Broker) receiptIn(ctx context.Context, k groupKey, t *tenant, id string
 	return r, ok, nil
 }
 
-// searchReceipt looks for an intent in the open groups that are in memory, then
-// reads the whole ledger of the tenant.
+// searchReceipt looks for an intent in the tenant's open groups, then in its
+// whole ledger.
 func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k groupKey, r intents.Record, found bool, err error) {
 	for _, k := range b.open.list() {
 		if k.tenant != t.Name {
 			continue
 		}
-		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
-			if r, ok := s.Intent(id); ok {
-				return k, r, true, nil
+		s := b.owners[b.names.partition(k)].peek(k)
+		if s == nil {
+			if s, err = b.view(ctx, k, t); err != nil {
+				return k, r, false, err
 			}
+		}
+		if r, ok := s.Intent(id); ok {
+			return k, r, true, nil
 		}
 	}
 	err = b.ledger.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
