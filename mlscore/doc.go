@@ -28,7 +28,7 @@
 //	Section 11.1, 12.1.8.1, 13.4  extension.go
 //	Section 12.1     proposal.go
 //	Section 12.1.8   external.go
-//	Section 12.2, 12.3  proposallist.go
+//	Section 12.2, 12.3  proposallist.go, expansion.go
 //	Section 12.4     commit.go, publicgroup.go
 //	Section 12.4.3   groupinfo.go
 //	Section 17.1     suitenames.go

@@ -2,8 +2,10 @@
 // a full member of groups, with all their secrets. It makes key packages,
 // creates groups, joins by Welcome and by external commit, proposes, commits,
 // processes what others send, and protects application data. Of the drafts it
-// knows SelfRemove (draft-ietf-mls-extensions) and Replace with leaf_node_epoch
-// (draft-barnes-mls-replace), under the code points of the client's registry.
+// knows SelfRemove (draft-ietf-mls-extensions), Replace with leaf_node_epoch
+// (draft-barnes-mls-replace) and, where the registry tells how to expand it, the
+// LeafOperationProposal (draft-kohbrok-mls-leaf-operation-intents), under the
+// code points of the client's registry.
 //
 // A Group holds an mlscore.PublicGroup, which judges everything that can be
 // judged without secrets, and adds the rest: it decrypts path secrets, derives
@@ -43,7 +45,7 @@
 //	Section 10        client.go
 //	Section 11        group.go
 //	Section 12.1      propose.go
-//	Section 12.2      select.go
+//	Section 12.2      select.go, associate.go
 //	Section 12.4      commit.go, process.go
 //	Section 12.4.3.1  welcome.go
 //	Section 12.4.3.2  external.go

@@ -21,6 +21,7 @@ type world struct {
 	psks    map[string][]byte
 	serial  int
 	encrypt bool
+	dress   func(*Client) // changes each new client
 }
 
 var forever = mlscore.Lifetime{NotAfter: 1 << 40}
@@ -34,7 +35,7 @@ func (w *world) client() *Client {
 	w.serial++
 	random := seeded(w.serial)
 	signer := must[mlscore.Signer](w.t)(mlscore.GenerateSigner(w.suite.Signature, random))
-	return &Client{
+	c := &Client{
 		CipherSuite: w.suite.ID, Signer: signer, Random: random, Shared: w.shared, EncryptHandshakes: w.encrypt,
 		Credential: mlscore.BasicCredential(fmt.Appendf(nil, "client %d", w.serial)),
 		PSK: func(id mlscore.PreSharedKeyID) ([]byte, bool) {
@@ -42,6 +43,10 @@ func (w *world) client() *Client {
 			return v, ok && id.Type == mlscore.PSKTypeExternal
 		},
 	}
+	if w.dress != nil {
+		w.dress(c)
+	}
+	return c
 }
 
 func (w *world) keyPackage() *KeyPackage {
