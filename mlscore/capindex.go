@@ -108,7 +108,12 @@ func (t *RatchetTree) SupportsExtension(x ExtensionType) bool {
 // SupportsProposal says whether every member's capabilities list a proposal
 // type, or it is one that every client supports (RFC 9420, Section 7.2).
 func (t *RatchetTree) SupportsProposal(p ProposalType) bool {
-	return p.isDefault() || t.caps.members(capProposal|capability(p)) == t.Members()
+	return p.isDefault() || t.proposalSupporters(p) == t.Members()
+}
+
+// proposalSupporters counts the members whose capabilities list a proposal type.
+func (t *RatchetTree) proposalSupporters(p ProposalType) int {
+	return t.caps.members(capProposal | capability(p))
 }
 
 // CredentialTypesInUse lists the credential types of the members' credentials,

@@ -162,7 +162,7 @@ func (reg *Registry) acceptsReference(a *AppliedProposal) bool {
 // flagReferences notes custom proposals by reference in an external commit.
 func (p *Provisional) flagReferences() {
 	if p.External && slices.ContainsFunc(p.Applied, func(a AppliedProposal) bool { return a.Ref != nil && a.Expansion != nil }) {
-		p.flags = append(p.flags, "reference_in_external_commit")
+		p.flags.add(FlagReferenceInExternalCommit)
 	}
 }
 

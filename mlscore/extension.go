@@ -18,6 +18,10 @@ const (
 	ExtensionTypeExternalSenders      ExtensionType = 0x0005
 )
 
+// ExtensionTypeAppDataDictionary is the GroupContext extension that
+// AppDataUpdate changes (draft-ietf-mls-extensions).
+const ExtensionTypeAppDataDictionary ExtensionType = 0x0006
+
 // isDefault says whether every client supports the extension, so that
 // Capabilities need not list it (RFC 9420, Section 7.2).
 func (t ExtensionType) isDefault() bool {
@@ -56,7 +60,7 @@ func (e Extensions) With(t ExtensionType, data []byte) Extensions {
 }
 
 // ReadExtensions reads Extension extensions<V>. A type that occurs twice is
-// refused (RFC 9420, Section 13.4).
+// refused (RFC 9420, Section 13.4), and a body that is not what RFC 9420 says.
 func ReadExtensions(r *codec.Reader) Extensions {
 	v := r.Vector()
 	var list Extensions
@@ -79,10 +83,29 @@ func ReadExtensions(r *codec.Reader) Extensions {
 			}
 			seen[x.Type] = true
 		}
+		if err := x.checkBody(); err != nil {
+			v.Fail("extension type 0x%04x: %v", uint16(x.Type), err)
+		}
 		list = append(list, x)
 	}
 	r.Join(v)
 	return list
+}
+
+// checkBody decodes the body of an extension that RFC 9420 defines, but for
+// ratchet_tree, which is decoded with a suite: ParseRatchetTree.
+func (x *Extension) checkBody() (err error) {
+	switch x.Type {
+	case ExtensionTypeApplicationID, ExtensionTypeExternalPub: // opaque<V>
+		r := codec.NewReader(x.Data)
+		r.Opaque()
+		err = r.Finish()
+	case ExtensionTypeRequiredCapabilities:
+		_, err = ParseRequiredCapabilities(x.Data)
+	case ExtensionTypeExternalSenders:
+		_, err = ParseExternalSenders(x.Data)
+	}
+	return err
 }
 
 // Append appends Extension extensions<V>.

@@ -39,6 +39,9 @@ func (t ProposalType) isDefault() bool {
 	return t >= ProposalTypeAdd && t <= ProposalTypeGroupContextExtensions
 }
 
+// is says whether the type is that of a code point in use.
+func (t ProposalType) is(point ProposalType) bool { return point != 0 && t == point }
+
 // CustomProposal tells how to read a proposal type that this package does not
 // know.
 type CustomProposal struct {
@@ -71,6 +74,11 @@ type CustomProposal struct {
 //	    case replace:                  Replace;    // draft-barnes-mls-replace
 //	  };
 //	} Proposal;
+//
+//	struct {
+//	  uint32 replaced;  // "removed" and "to_replace" too in the draft's text
+//	  LeafNode leaf_node;
+//	} Replace;
 //
 // The type tells which field is set; the body of any other type is in Body.
 type Proposal struct {
@@ -113,23 +121,59 @@ func ReadProposal(r *codec.Reader, reg *Registry) *Proposal {
 	case r.Err() != nil:
 	case p.Type.isDefault():
 		p.readDefault(r)
-	case p.Type == reg.SelfRemove:
+	case p.Type.is(reg.SelfRemove):
 		p.isSelfRemove = true
-	case p.Type == reg.Replace:
+	case p.Type.is(reg.Replace):
 		p.isReplace = true
 		p.Replaced = LeafIndex(r.Uint32())
 		p.LeafNode = ReadLeafNode(r)
 	default:
 		body := r.Offset()
-		if c := reg.custom(p.Type); c != nil {
-			c.Read(r)
-		} else {
-			r.Opaque()
-		}
+		reg.skipBody(r, p.Type)
 		p.Body = r.Since(body)
 	}
 	p.raw = r.Since(start)
 	return p
+}
+
+// skipBody moves over the body of a proposal that is kept as bytes:
+//
+//	struct {
+//	  ComponentID component_id;          // uint16
+//	  AppDataUpdateOperation op;         // uint8: update(1), remove(2)
+//	  select (AppDataUpdate.op) {
+//	    case update: opaque update<V>;
+//	    case remove: struct{};
+//	  };
+//	} AppDataUpdate;
+//
+//	struct {
+//	  ComponentID component_id;
+//	  opaque data<V>;
+//	} AppEphemeral;
+//
+// both of draft-ietf-mls-extensions, a body that the registry reads, or, of a
+// type that nobody here knows, one opaque<V>.
+func (reg *Registry) skipBody(r *codec.Reader, t ProposalType) {
+	custom := reg.custom(t)
+	switch {
+	case t.is(reg.AppDataUpdate):
+		r.Uint16()
+		switch op := r.Uint8(); op {
+		case 1: // update
+			r.Opaque()
+		case 2: // remove
+		default:
+			r.Fail("AppDataUpdateOperation %d", op)
+		}
+	case t.is(reg.AppEphemeral):
+		r.Uint16()
+		r.Opaque()
+	case custom != nil:
+		custom.Read(r)
+	default:
+		r.Opaque()
+	}
 }
 
 func (p *Proposal) readDefault(r *codec.Reader) {

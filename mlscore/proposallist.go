@@ -2,6 +2,7 @@ package mlscore
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 )
 
@@ -31,15 +32,34 @@ func (g *PublicGroup) checkProposal(p *Proposal, sender Sender, byRef bool) erro
 		if sender.Type != SenderTypeNewMemberCommit {
 			return invalid("12.1.6", "an ExternalInit by %s", sender.Type)
 		}
+		// No member could decapsulate it (Section 8.3).
+		if !g.suite.isKEMOutput(p.KEMOutput) {
+			return invalid("12.1.6", "kem_output of %d bytes", len(p.KEMOutput))
+		}
 	case p.Type == ProposalTypeGroupContextExtensions:
-		_, _, err := parseGroupExtensions(g.suite, p.Extensions)
-		return err
+		return g.checkAppData(p.Extensions)
 	case p.isSelfRemove:
 		if sender.Type != SenderTypeMember || !byRef {
 			return invalid("draft-ietf-mls-extensions, SelfRemove", "a SelfRemove by %s that is not a member's own proposal by reference", sender.Type)
 		}
 	case p.isReplace:
 		return g.checkReplace(p, sender)
+	}
+	return nil
+}
+
+// checkAppData refuses GroupContextExtensions that touch app_data_dictionary in
+// a group whose members are all required to know AppDataUpdate, which alone may
+// (draft-ietf-mls-extensions, Updating Application Data in the GroupContext).
+func (g *PublicGroup) checkAppData(after Extensions) error {
+	required, err := requiredCapabilities(g.context.Extensions)
+	if t := g.registry.AppDataUpdate; err != nil || t == 0 || !slices.Contains(required.Proposals, t) {
+		return err
+	}
+	was, before := g.context.Extensions.Find(ExtensionTypeAppDataDictionary)
+	is, now := after.Find(ExtensionTypeAppDataDictionary)
+	if before != now || !bytes.Equal(was, is) {
+		return invalid("draft-ietf-mls-extensions, AppDataUpdate", "a GroupContextExtensions that changes app_data_dictionary")
 	}
 	return nil
 }
@@ -109,20 +129,20 @@ func (g *PublicGroup) checkReplace(p *Proposal, sender Sender) error {
 	if current, ok := g.leafNodeEpoch(g.tree.Leaf(p.Replaced)); ok && made < current {
 		return invalid(replaceDraft, "leaf_node_epoch %d of a leaf made in epoch %d", made, current)
 	}
+	if g.opts.ReplacedSignatureKey == Refuse && g.changesSignatureKey(p) {
+		return invalid(replaceDraft, "a Replace of leaf %d changes its signature_key", p.Replaced)
+	}
 	return nil
 }
 
 // leafNodeEpoch reads the leaf_node_epoch extension: a uint64.
 func (g *PublicGroup) leafNodeEpoch(leaf *LeafNode) (uint64, bool) {
-	data, ok := leaf.Extensions.Find(g.registry.LeafNodeEpoch)
-	if !ok || len(data) != 8 {
+	t := g.registry.LeafNodeEpoch
+	data, ok := leaf.Extensions.Find(t)
+	if t == 0 || !ok || len(data) != 8 {
 		return 0, false
 	}
-	var v uint64
-	for _, b := range data {
-		v = v<<8 | uint64(b)
-	}
-	return v, true
+	return binary.BigEndian.Uint64(data), true
 }
 
 // resolve turns the proposals of a commit into proposals with their origin
@@ -272,13 +292,15 @@ func pathRequired(list []AppliedProposal) bool {
 }
 
 // checkFollowable refuses proposals whose effect on the GroupContext an
-// observer does not know.
+// observer does not know: AppDataUpdate, which applications interpret, and every
+// type that is not known here. AppEphemeral has none.
 func (g *PublicGroup) checkFollowable(list []AppliedProposal) error {
 	for _, a := range list {
-		t := a.Proposal.Type
-		if g.registry.custom(t) != nil && a.Expansion == nil || (t == g.registry.AppDataUpdate && t != 0) {
-			return refuse(ErrUnresolvable, "12.4.2", "the effect of %s is not known", t)
+		p := a.Proposal
+		if p.Type.isDefault() || p.isSelfRemove || p.isReplace || a.Expansion != nil || p.Type.is(g.registry.AppEphemeral) {
+			continue
 		}
+		return refuse(ErrUnresolvable, "12.4.2", "the effect of %s is not known", p.Type)
 	}
 	return nil
 }

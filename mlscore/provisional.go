@@ -27,7 +27,7 @@ type Provisional struct {
 	group      *PublicGroup
 	associated bool // what is removed rests on an association
 	keys       newKeys
-	flags      []string
+	flags      flags
 }
 
 // Prepare resolves the proposals of a commit, judges them and applies them to a
@@ -47,11 +47,14 @@ func (g *PublicGroup) Prepare(committer Sender, proposals []ProposalOrRef, known
 	if err := p.checkList(known); err != nil {
 		return nil, err
 	}
-	if err := g.checkFollowable(applied); err != nil {
-		return nil, err
-	}
 	if err := p.apply(); err != nil {
 		return nil, p.contradicted(err)
+	}
+	if err := p.checkTypesSupported(); err != nil {
+		return nil, p.contradicted(err)
+	}
+	if err := g.checkFollowable(applied); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -72,6 +75,7 @@ func (p *Provisional) apply() error {
 		case a.Proposal.Type == ProposalTypeUpdate:
 			return p.update(a.Sender.LeafIndex, a.Proposal.LeafNode)
 		case a.Proposal.isReplace:
+			p.flags.addIf(p.group.changesSignatureKey(a.Proposal), FlagReplacedSignatureKey)
 			return p.update(a.Proposal.Replaced, a.Proposal.LeafNode)
 		}
 		return nil
@@ -139,15 +143,19 @@ func (p *Provisional) MergePath(path *UpdatePath) error {
 	if err := leaf.VerifySignature(g.suite, g.context.GroupID, p.Committer); err != nil {
 		return err
 	}
+	old := p.oldLeaf()
+	if old != nil && bytes.Equal(leaf.EncryptionKey, old.EncryptionKey) {
+		return invalid("12.4.2", "the path's leaf keeps its encryption_key")
+	}
 	if p.External {
+		if old != nil && !bytes.Equal(leaf.Credential.Bytes(), old.Credential.Bytes()) {
+			p.flags.add(FlagResyncCredential)
+		}
 		if err := p.Edit.SetLeaf(p.Committer, leaf); err != nil {
 			return err
 		}
 		p.Added = insertSorted(p.Added, p.Committer)
 	} else {
-		if current := g.tree.Leaf(p.Committer); bytes.Equal(leaf.EncryptionKey, current.EncryptionKey) {
-			return invalid("12.4.2", "the path's leaf keeps its encryption_key")
-		}
 		p.Updated = insertSorted(p.Updated, p.Committer)
 	}
 	p.keys.leaf(p.Committer, leaf)
@@ -163,6 +171,21 @@ func (p *Provisional) MergePath(path *UpdatePath) error {
 	return p.Edit.MergePath(p.Committer, path)
 }
 
+// oldLeaf is the leaf that the path's takes the place of: the committer's, or
+// the one that an external committer removes, whose criteria are those of an
+// Update of it (RFC 9420, Section 12.2); nil if there is none.
+func (p *Provisional) oldLeaf() *LeafNode {
+	if !p.External {
+		return p.group.tree.Leaf(p.Committer)
+	}
+	for _, a := range p.Applied {
+		if a.Proposal.Type == ProposalTypeRemove {
+			return p.group.tree.Leaf(a.Proposal.Removed)
+		}
+	}
+	return nil
+}
+
 // flagCiphertexts compares the number of encrypted path secrets with the
 // members that need one (RFC 9420, Section 7.6). Members look at their own
 // only, so a difference is accepted.
@@ -174,12 +197,12 @@ func (p *Provisional) flagCiphertexts(path *UpdatePath) {
 	for i, node := range nodes {
 		want := 0
 		for _, x := range p.Edit.Resolution(copathChild(node, p.Committer)) {
-			if !x.IsLeaf() || !slices.Contains(p.Added, x.LeafIndex()) {
+			if _, isNew := slices.BinarySearch(p.Added, x.LeafIndex()); !x.IsLeaf() || !isNew {
 				want++
 			}
 		}
 		if len(path.Nodes[i].EncryptedPathSecret) != want {
-			p.flags = append(p.flags, "encrypted_path_secret_count")
+			p.flags.add(FlagPathSecretCount)
 			return
 		}
 	}
@@ -216,31 +239,26 @@ func (p *Provisional) finish(path *UpdatePath) (*PublicGroup, error) {
 		return nil, err
 	}
 	tree := p.Edit.Tree()
+	rules, err := g.rulesFor(p.Extensions, tree, &p.flags)
+	if err != nil {
+		return nil, err
+	}
 	senders := g.senders
 	if p.extensionsChanged() {
-		var err error
-		if senders, err = checkGroupExtensions(g.suite, p.Extensions, tree); err != nil {
+		if senders, err = rules.checkGroup(); err != nil {
 			return nil, err
 		}
 	}
-	for _, index := range p.Updated {
-		if err := checkLeafFits(tree.Leaf(index), index, p.Extensions, tree); err != nil {
+	for _, index := range slices.Concat(p.Updated, p.Added) {
+		if err := rules.checkLeaf(index, tree.Leaf(index)); err != nil {
 			return nil, err
 		}
-	}
-	for _, index := range p.Added {
-		if err := checkLeafFits(tree.Leaf(index), index, p.Extensions, tree); err != nil {
-			return nil, err
-		}
-	}
-	if err := p.checkTypesSupported(tree); err != nil {
-		return nil, err
 	}
 	context := g.context
 	context.Epoch++
 	context.TreeHash = tree.TreeHash()
 	context.Extensions = p.Extensions
-	return &PublicGroup{suite: g.suite, registry: g.registry, context: context, tree: tree, senders: senders}, nil
+	return &PublicGroup{suite: g.suite, registry: g.registry, opts: g.opts, context: context, tree: tree, senders: senders}, nil
 }
 
 func (p *Provisional) extensionsChanged() bool {
@@ -251,17 +269,30 @@ func (p *Provisional) extensionsChanged() bool {
 
 // checkTypesSupported refuses a proposal of a type that a member who processes
 // the commit does not support (RFC 9420, Section 12.2): neither the added nor
-// the removed have to.
-func (p *Provisional) checkTypesSupported(tree *RatchetTree) error {
+// the removed have to. Whether the old or the new leaf of an updated member
+// counts is not said; either will do.
+func (p *Provisional) checkTypesSupported() error {
+	before, stay := p.group.tree, p.group.tree.Members()-len(p.Removed)
+	judged := make(map[ProposalType]bool)
 	for _, a := range p.Applied {
 		t := a.Proposal.Type
-		if t.isDefault() || tree.SupportsProposal(t) {
+		if judged[t] || before.SupportsProposal(t) {
 			continue
 		}
-		for index, leaf := range p.group.tree.All() {
-			if _, removed := slices.BinarySearch(p.Removed, index); !removed && !leaf.Capabilities.SupportsProposal(t) {
-				return invalid("12.2", "%s, which leaf %d does not support", t, index)
+		judged[t] = true
+		supporters := before.proposalSupporters(t)
+		for _, index := range p.Removed {
+			if before.Leaf(index).Capabilities.SupportsProposal(t) {
+				supporters--
 			}
+		}
+		for _, index := range p.Updated {
+			if now := p.Edit.Leaf(index); !before.Leaf(index).Capabilities.SupportsProposal(t) && now.Capabilities.SupportsProposal(t) {
+				supporters++
+			}
+		}
+		if supporters < stay {
+			return invalid("12.2", "%s, which %d of the %d members who stay do not support", t, stay-supporters, stay)
 		}
 	}
 	return nil
@@ -319,107 +350,4 @@ func (k *newKeys) isNew(x NodeIndex, after *TreeEdit) bool {
 		return false
 	}
 	return slices.ContainsFunc(k.signature, func(s leafKey) bool { return s.index == x.LeafIndex() })
-}
-
-// checkGroupExtensions judges the extensions of a GroupContext against all
-// members and gives the external senders (RFC 9420, Sections 11.1, 12.1.7,
-// 12.1.8.1 and 13.4).
-func checkGroupExtensions(suite *Suite, extensions Extensions, tree *RatchetTree) ([]ExternalSender, error) {
-	required, senders, err := parseGroupExtensions(suite, extensions)
-	if err != nil {
-		return nil, err
-	}
-	for i := range extensions {
-		if t := extensions[i].Type; !tree.SupportsExtension(t) {
-			return nil, invalid("13.4", "a member does not support the GroupContext's extension 0x%04x", uint16(t))
-		}
-	}
-	for _, t := range required.Extensions {
-		if !tree.SupportsExtension(t) {
-			return nil, invalid("11.1", "a member does not support the required extension 0x%04x", uint16(t))
-		}
-	}
-	for _, t := range required.Proposals {
-		if !tree.SupportsProposal(t) {
-			return nil, invalid("11.1", "a member does not support the required proposal type %s", t)
-		}
-	}
-	for _, t := range required.Credentials {
-		if !tree.SupportsCredential(t) {
-			return nil, invalid("11.1", "a member does not support the required credential type 0x%04x", uint16(t))
-		}
-	}
-	return senders, nil
-}
-
-func parseGroupExtensions(suite *Suite, extensions Extensions) (required RequiredCapabilities, senders []ExternalSender, err error) {
-	if data, ok := extensions.Find(ExtensionTypeRequiredCapabilities); ok {
-		if required, err = ParseRequiredCapabilities(data); err != nil {
-			return required, nil, err
-		}
-	}
-	if data, ok := extensions.Find(ExtensionTypeExternalSenders); ok {
-		if senders, err = ParseExternalSenders(data); err != nil {
-			return required, nil, err
-		}
-	}
-	for i := range senders {
-		if err := suite.CheckSignatureKey(senders[i].SignatureKey); err != nil {
-			return required, nil, err
-		}
-	}
-	return required, senders, nil
-}
-
-// checkLeafFits judges a leaf against the group that it is in (RFC 9420,
-// Section 7.3): its extensions and credential, and what the group needs.
-func checkLeafFits(leaf *LeafNode, index LeafIndex, group Extensions, tree *RatchetTree) error {
-	c := &leaf.Capabilities
-	for i := range leaf.Extensions {
-		if t := leaf.Extensions[i].Type; !c.SupportsExtension(t) {
-			return invalid("7.3", "leaf %d has the extension 0x%04x, which its capabilities do not list", index, uint16(t))
-		}
-	}
-	for i := range group {
-		if t := group[i].Type; !c.SupportsExtension(t) {
-			return invalid("13.4", "leaf %d does not support the GroupContext's extension 0x%04x", index, uint16(t))
-		}
-	}
-	if data, ok := group.Find(ExtensionTypeRequiredCapabilities); ok {
-		required, err := ParseRequiredCapabilities(data)
-		if err != nil {
-			return err
-		}
-		if !c.meets(&required) {
-			return invalid("11.1", "leaf %d lacks a required capability", index)
-		}
-	}
-	if !tree.SupportsCredential(leaf.Credential.Type) {
-		return invalid("7.3", "a member does not support the credential type 0x%04x of leaf %d", uint16(leaf.Credential.Type), index)
-	}
-	for _, t := range tree.CredentialTypesInUse() {
-		if !c.SupportsCredential(t) {
-			return invalid("7.3", "leaf %d does not support the credential type 0x%04x, which is in use", index, uint16(t))
-		}
-	}
-	return nil
-}
-
-func (c *Capabilities) meets(required *RequiredCapabilities) bool {
-	for _, t := range required.Extensions {
-		if !c.SupportsExtension(t) {
-			return false
-		}
-	}
-	for _, t := range required.Proposals {
-		if !c.SupportsProposal(t) {
-			return false
-		}
-	}
-	for _, t := range required.Credentials {
-		if !c.SupportsCredential(t) {
-			return false
-		}
-	}
-	return true
 }

@@ -4,38 +4,25 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"iter"
+	"slices"
 
 	"leavebroker/mlscore/codec"
 )
-
-// Options tell how to judge a group. The zero value is usable.
-type Options struct {
-	// Registry holds the deployment's code points; nil is DefaultRegistry.
-	Registry *Registry
-	// Parallel verifies the leaf signatures of a GroupInfo's tree; nil does so
-	// one after another.
-	Parallel Parallel
-}
-
-// withDefaults fills in what is not set.
-func (o Options) withDefaults() Options {
-	if o.Registry == nil {
-		o.Registry = DefaultRegistry()
-	}
-	return o
-}
 
 // PublicGroup is the public state of a group in one epoch: an immutable value.
 // Stage gives the state after a message and leaves this one as it was.
 type PublicGroup struct {
 	suite    *Suite
 	registry *Registry
+	opts     Options
 	context  GroupContext
 	encoded  []byte // context, encoded
 	interim  []byte // interim transcript hash
 	tree     *RatchetTree
 	senders  []ExternalSender
 	pending  pendingSet
+	leaving  []LeafIndex // who sent a SelfRemove in this epoch, ascending
+	flags    flags       // of the GroupInfo
 	proven   bool
 	closed   bool
 }
@@ -112,22 +99,26 @@ func newVerifiedTreeGroup(gi *GroupInfo, tree *RatchetTree, opts Options) (*Publ
 		return nil, err
 	}
 	g := &PublicGroup{
-		suite: suite, registry: opts.Registry, context: gi.GroupContext, tree: tree,
+		suite: suite, registry: opts.Registry, opts: opts, context: gi.GroupContext, tree: tree,
 		interim: InterimTranscriptHash(suite, gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag),
 	}
 	// The context is read again from its own bytes, or it would keep the whole
 	// message with its tree in memory.
 	g.encoded = g.context.Append(nil)
 	g.context = ReadGroupContext(codec.NewReader(g.encoded))
-	var err error
-	if g.senders, err = checkGroupExtensions(suite, g.context.Extensions, tree); err != nil {
+	rules, err := g.rulesFor(g.context.Extensions, tree, &g.flags)
+	if err != nil {
+		return nil, err
+	}
+	if g.senders, err = rules.checkGroup(); err != nil {
 		return nil, err
 	}
 	for index, leaf := range tree.All() {
-		if err := checkLeafFits(leaf, index, g.context.Extensions, tree); err != nil {
+		if err := rules.checkLeaf(index, leaf); err != nil {
 			return nil, err
 		}
 	}
+	g.flagGroupInfo(gi.Extensions)
 	return g, nil
 }
 
@@ -166,6 +157,20 @@ func (g *PublicGroup) Proven() bool { return g.proven }
 // Closed says whether a ReInit was committed: no commit can follow (RFC 9420,
 // Section 12.4.2).
 func (g *PublicGroup) Closed() bool { return g.closed }
+
+// Flags name what is wrong with the GroupInfo that the group was made from, and
+// accepted because members accept it: the Flag constants. Later epochs have
+// none; what their messages bring is in Staged.
+func (g *PublicGroup) Flags() []string { return g.flags }
+
+// At is the group as it is judged at a time, in seconds since the Unix epoch:
+// what is staged from it, and from the states after it, is judged by Options
+// with that Time.
+func (g *PublicGroup) At(time uint64) *PublicGroup {
+	later := *g
+	later.opts.Time = time
+	return &later
+}
 
 // ExternalSenders lists who may send external proposals (RFC 9420, Section 12.1.8.1).
 func (g *PublicGroup) ExternalSenders() []ExternalSender { return g.senders }
@@ -224,7 +229,8 @@ type Staged struct {
 	// Proves says whether a member's signature over the GroupContext of the
 	// state before was verified.
 	Proves bool
-	// Flags name what is wrong but accepted, because members accept it.
+	// Flags name what is wrong but accepted, because members accept it: the Flag
+	// constants.
 	Flags []string
 
 	next *PublicGroup
@@ -407,7 +413,27 @@ func (g *PublicGroup) stageProposal(a *AuthenticatedContent, membershipTag []byt
 		staged.Proposal.Invalid = invalid("12.1.8", "%s by %s in a PrivateMessage", a.Content.Proposal.Type, a.Content.Sender.Type)
 	}
 	next.pending = g.pending.with(staged.Proposal)
+	staged.Flags = next.noteProposal(staged.Proposal)
 	return staged, nil
+}
+
+// noteProposal keeps who sent a SelfRemove, and flags a second one of the same
+// leaf and a Remove of it. A committer may not have seen the first, so members
+// cannot refuse a commit that contains only the other.
+func (g *PublicGroup) noteProposal(p *PendingProposal) (found flags) {
+	switch {
+	case p.Invalid != nil:
+	case p.Proposal.isSelfRemove:
+		leaving := insertSorted(g.leaving, p.Sender.LeafIndex)
+		found.addIf(len(leaving) == len(g.leaving), FlagSecondSelfRemove)
+		g.leaving = leaving
+	case p.Proposal.Type == ProposalTypeRemove:
+		_, leaves := slices.BinarySearch(g.leaving, p.Proposal.Removed)
+		found.addIf(leaves, FlagRemoveBesideSelfRemove)
+	case p.Proposal.isReplace:
+		found.addIf(g.changesSignatureKey(p.Proposal), FlagReplacedSignatureKey)
+	}
+	return found
 }
 
 // mustBePublic says whether a proposal is only valid in a PublicMessage:

@@ -10,7 +10,8 @@ import (
 // decodes a proposal takes a Registry. A zero code point means that the
 // deployment does not use the thing.
 type Registry struct {
-	// SelfRemove is the proposal type of draft-ietf-mls-extensions.
+	// SelfRemove is the proposal type of draft-ietf-mls-extensions: 0x000a;
+	// 0x0008 in draft-mahy-mls-selfremove-00, which leaves AppDataUpdate none.
 	SelfRemove ProposalType
 	// Replace is the proposal type of draft-barnes-mls-replace.
 	Replace ProposalType
@@ -74,6 +75,9 @@ func (reg *Registry) Validate() error {
 	}
 	if reg.LeafNodeEpoch.isDefault() {
 		return fmt.Errorf("extension type 0x%04x means both RFC 9420 and leaf_node_epoch", uint16(reg.LeafNodeEpoch))
+	}
+	if reg.LeafNodeEpoch == ExtensionTypeAppDataDictionary && reg.AppDataUpdate != 0 {
+		return fmt.Errorf("extension type 0x%04x means both app_data_dictionary and leaf_node_epoch", uint16(reg.LeafNodeEpoch))
 	}
 	return reg.validateSuites()
 }

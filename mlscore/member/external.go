@@ -88,20 +88,21 @@ func (b *commitBuilder) externalProposals(gi *mlscore.GroupInfo, opts ExternalJo
 		return nil, err
 	}
 	b.init = init
-	list := []mlscore.ProposalOrRef{{Proposal: &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: kemOutput}}}
 	leaving := make(map[mlscore.LeafIndex]bool)
+	references, err := b.stagePending(opts.Pending, leaving)
+	if err != nil {
+		return nil, err
+	}
+	list := []mlscore.ProposalOrRef{{Proposal: &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: kemOutput}}}
 	if opts.Resync {
-		if leaf, found := b.public.Tree().FindSignatureKey(b.client.Signer.PublicKey()); found {
+		// Beside its SelfRemove, a Remove of the old leaf would be invalid.
+		leaf, found := b.public.Tree().FindSignatureKey(b.client.Signer.PublicKey())
+		if found && claim(leaving, leaf) {
 			list = append(list, mlscore.ProposalOrRef{Proposal: Remove(leaf)})
-			leaving[leaf] = true
 		}
 	}
 	for _, p := range opts.Proposals {
 		list = append(list, mlscore.ProposalOrRef{Proposal: p})
-	}
-	references, err := b.stagePending(opts.Pending, leaving)
-	if err != nil {
-		return nil, err
 	}
 	operations, err := b.leafOperations(opts.LeafOperations, leaving)
 	return slices.Concat(list, operations, references), err
@@ -125,7 +126,7 @@ func (b *commitBuilder) leafOperations(encoded [][]byte, leaving map[mlscore.Lea
 }
 
 // stagePending receives the pending proposals and gives references to the
-// SelfRemoves among them, one for each leaf that is not leaving by other means.
+// SelfRemoves among them, one for each leaf.
 func (b *commitBuilder) stagePending(pending [][]byte, leaving map[mlscore.LeafIndex]bool) (refs []mlscore.ProposalOrRef, err error) {
 	for _, message := range pending {
 		m, err := mlscore.ParseMLSMessage(message, b.client.registry())

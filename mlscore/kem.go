@@ -1,0 +1,36 @@
+package mlscore
+
+import "strings"
+
+// kemLengths are the lengths of a KEM's encapsulated and public keys in bytes.
+type kemLengths struct{ output, publicKey int }
+
+// kems are KEMs by their part of a cipher suite's name. An observer uses none of
+// them, and can still tell what no member could decapsulate.
+var kems = map[string]kemLengths{
+	// RFC 9180, Section 7.1
+	"DHKEMX25519": {32, 32}, "DHKEMX448": {56, 56},
+	"DHKEMP256": {65, 65}, "DHKEMP384": {97, 97}, "DHKEMP521": {133, 133},
+	// FIPS 203, Section 8, and draft-connolly-cfrg-xwing-kem
+	"MLKEM768": {1088, 1184}, "MLKEM1024": {1568, 1568}, "MLKEM768X25519": {1120, 1216},
+}
+
+// kem gives the lengths of the suite's KEM, if they are known.
+func (s *Suite) kem() (lengths kemLengths, known bool) {
+	if parts := strings.SplitN(s.Name, "_", 4); len(parts) == 4 { // MLS_LVL_KEM_
+		lengths, known = kems[parts[2]]
+	}
+	return lengths, known
+}
+
+// isEncryptionKey says whether bytes may be a public key of the suite's KEM.
+func (s *Suite) isEncryptionKey(key []byte) bool {
+	kem, known := s.kem()
+	return !known || len(key) == kem.publicKey
+}
+
+// isKEMOutput says whether bytes may be an encapsulated key of the suite's KEM.
+func (s *Suite) isKEMOutput(output []byte) bool {
+	kem, known := s.kem()
+	return !known || len(output) == kem.output
+}
