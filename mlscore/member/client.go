@@ -12,7 +12,7 @@ import (
 // use and not changed while a group of it is in use. A Client serves groups of
 // one cipher suite: that of its signature key and its KEM.
 type Client struct {
-	// CipherSuite is the registry number of the suite, 1 to 7.
+	// CipherSuite is the registry number of the suite, one of Suites.
 	CipherSuite mlscore.CipherSuite
 	// Signer signs; its key is in the client's leaves.
 	Signer mlscore.Signer
@@ -53,7 +53,7 @@ type Client struct {
 func DefaultCapabilities(reg *mlscore.Registry) mlscore.Capabilities {
 	c := mlscore.Capabilities{
 		Versions:     []mlscore.ProtocolVersion{mlscore.ProtocolVersionMLS10},
-		CipherSuites: mlscore.Suites(),
+		CipherSuites: Suites(reg),
 		Credentials:  []mlscore.CredentialType{mlscore.CredentialTypeBasic, mlscore.CredentialTypeX509},
 	}
 	for _, t := range []mlscore.ProposalType{reg.SelfRemove, reg.Replace} {
@@ -95,7 +95,7 @@ func (c *Client) capabilities() mlscore.Capabilities {
 
 // suite gives the client's suite, and refuses a signature key of another.
 func (c *Client) suite() (*suite, error) {
-	s, err := lookupSuite(c.CipherSuite)
+	s, err := lookupSuite(c.registry(), c.CipherSuite)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func equal(t testing.TB, what string, got, want []byte) {
 
 func mustSuite(t testing.TB, id mlscore.CipherSuite) *suite {
 	t.Helper()
-	s, err := lookupSuite(id)
+	s, err := lookupSuite(mlscore.DefaultRegistry(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -422,7 +422,7 @@ func TestDeriveKeyPairAgreesWithCircl(t *testing.T) {
 		random := seeded(byte(id))
 		for range 50 {
 			ikm := must[[]byte](t)(s.randomSecret(random))
-			public, _ := s.kem.Scheme().DeriveKeyPair(ikm)
+			public, _ := s.scheme.DeriveKeyPair(ikm)
 			want, _ := public.MarshalBinary()
 			equal(t, fmt.Sprintf("suite %d", id), must[*privateKey](t)(s.deriveKeyPair(ikm)).public, want)
 		}

@@ -37,7 +37,7 @@
 // Where to find what:
 //
 //	RFC 9420          file
-//	Section 5.1       suites.go, hpke.go
+//	Section 5.1       suites.go, kem.go, hpke.go
 //	Section 6         message.go
 //	Section 7.4-7.6   treekem.go
 //	Section 8         keyschedule.go

@@ -252,7 +252,7 @@ func (w *world) randomEpoch(random *rand.Rand) {
 // eachSuite runs a scenario in all suites, with public and with private
 // handshakes.
 func eachSuite(t *testing.T, scenario func(t *testing.T, w *world)) {
-	for _, id := range mlscore.Suites() {
+	for _, id := range Suites(mlscore.DefaultRegistry()) {
 		for _, encrypt := range []bool{false, true} {
 			t.Run(fmt.Sprintf("suite%d/encrypt=%t", id, encrypt), func(t *testing.T) {
 				t.Parallel()

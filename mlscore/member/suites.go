@@ -4,53 +4,86 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/subtle"
-	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/cloudflare/circl/hpke"
-	"github.com/cloudflare/circl/kem"
+	circlkem "github.com/cloudflare/circl/kem"
+	"github.com/cloudflare/circl/kem/mlkem/mlkem1024"
+	"github.com/cloudflare/circl/kem/mlkem/mlkem768"
+	"github.com/cloudflare/circl/kem/xwing"
 
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/codec"
 )
 
 // suite adds to mlscore.Suite what only members need: KEM, KDF and AEAD (RFC
-// 9420, Section 5.1).
+// 9420, Section 5.1). The KDF is HKDF with the suite's hash.
 type suite struct {
 	*mlscore.Suite
-	hpke hpke.Suite
-	kem  hpke.KEM
+	kem
 	aead hpke.AEAD
 }
 
-// The algorithms of RFC 9420, Section 17.1, by registry number.
-var algorithms = map[mlscore.CipherSuite]struct {
-	kem  hpke.KEM
-	kdf  hpke.KDF
-	aead hpke.AEAD
-}{
-	1: {hpke.KEM_X25519_HKDF_SHA256, hpke.KDF_HKDF_SHA256, hpke.AEAD_AES128GCM},
-	2: {hpke.KEM_P256_HKDF_SHA256, hpke.KDF_HKDF_SHA256, hpke.AEAD_AES128GCM},
-	3: {hpke.KEM_X25519_HKDF_SHA256, hpke.KDF_HKDF_SHA256, hpke.AEAD_ChaCha20Poly1305},
-	4: {hpke.KEM_X448_HKDF_SHA512, hpke.KDF_HKDF_SHA512, hpke.AEAD_AES256GCM},
-	5: {hpke.KEM_P521_HKDF_SHA512, hpke.KDF_HKDF_SHA512, hpke.AEAD_AES256GCM},
-	6: {hpke.KEM_X448_HKDF_SHA512, hpke.KDF_HKDF_SHA512, hpke.AEAD_ChaCha20Poly1305},
-	7: {hpke.KEM_P384_HKDF_SHA384, hpke.KDF_HKDF_SHA384, hpke.AEAD_AES256GCM},
+// kem is a KEM of HPKE with its registry number.
+type kem struct {
+	id     hpke.KEM
+	scheme circlkem.Scheme
 }
 
-func lookupSuite(id mlscore.CipherSuite) (*suite, error) {
-	public, err := mlscore.LookupSuite(id)
+// Numbers of draft-ietf-hpke-pq that circl has no name for.
+const (
+	kemMLKEM768  hpke.KEM = 0x0041
+	kemMLKEM1024 hpke.KEM = 0x0042
+)
+
+// kems and aeads are the KEM and AEAD of a suite's name (RFC 9420, Section
+// 17.1). MLKEM768P256 and MLKEM1024P384 of draft-ietf-hpke-pq are not here:
+// circl has neither, and the standard library takes no source of randomness.
+var kems = map[string]kem{
+	"DHKEMP256":      {hpke.KEM_P256_HKDF_SHA256, hpke.KEM_P256_HKDF_SHA256.Scheme()},
+	"DHKEMP384":      {hpke.KEM_P384_HKDF_SHA384, hpke.KEM_P384_HKDF_SHA384.Scheme()},
+	"DHKEMP521":      {hpke.KEM_P521_HKDF_SHA512, hpke.KEM_P521_HKDF_SHA512.Scheme()},
+	"DHKEMX25519":    {hpke.KEM_X25519_HKDF_SHA256, hpke.KEM_X25519_HKDF_SHA256.Scheme()},
+	"DHKEMX448":      {hpke.KEM_X448_HKDF_SHA512, hpke.KEM_X448_HKDF_SHA512.Scheme()},
+	"MLKEM768":       {kemMLKEM768, mlkem768.Scheme()},
+	"MLKEM1024":      {kemMLKEM1024, mlkem1024.Scheme()},
+	"MLKEM768X25519": {hpke.KEM_XWING, xwing.Scheme()},
+}
+
+var aeads = map[string]hpke.AEAD{
+	"AES128GCM": hpke.AEAD_AES128GCM, "AES256GCM": hpke.AEAD_AES256GCM, "CHACHA20POLY1305": hpke.AEAD_ChaCha20Poly1305,
+}
+
+func lookupSuite(reg *mlscore.Registry, id mlscore.CipherSuite) (*suite, error) {
+	public, err := reg.LookupSuite(id)
 	if err != nil {
 		return nil, err
 	}
-	a, ok := algorithms[id]
-	if !ok {
-		return nil, &mlscore.Error{
-			Class: mlscore.ErrUnsupported, Section: "RFC 9420, Section 17.1",
-			Detail: fmt.Sprintf("cipher suite 0x%04x has no member side", uint16(id)),
+	parts := strings.Split(public.Name, "_") // MLS_LVL_KEM_AEAD_HASH_SIG
+	if len(parts) == 6 {
+		k, knownKEM := kems[parts[2]]
+		aead, knownAEAD := aeads[parts[3]]
+		if knownKEM && knownAEAD {
+			return &suite{public, k, aead}, nil
 		}
 	}
-	return &suite{public, hpke.NewSuite(a.kem, a.kdf, a.aead), a.kem, a.aead}, nil
+	return nil, &mlscore.Error{
+		Class: mlscore.ErrUnsupported, Section: "RFC 9420, Section 17.1",
+		Detail: fmt.Sprintf("cipher suite 0x%04x (%s) has no member side", uint16(id), public.Name),
+	}
+}
+
+// Suites lists the registry numbers of the suites that members can use, of RFC
+// 9420 first; a PublicGroup follows more.
+func Suites(reg *mlscore.Registry) []mlscore.CipherSuite {
+	var ids []mlscore.CipherSuite
+	for _, id := range reg.Suites() {
+		if _, err := lookupSuite(reg, id); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 func (s *suite) keyLen() int   { return int(s.aead.KeySize()) }
@@ -102,66 +135,3 @@ func (s *suite) mac(key []byte, parts ...[]byte) []byte {
 
 // sameMAC compares in constant time. Tags of another length differ.
 func sameMAC(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
-
-// privateKey is an HPKE private key with its public key in wire form.
-type privateKey struct {
-	key    kem.PrivateKey
-	public []byte
-}
-
-func newPrivateKey(key kem.PrivateKey) (*privateKey, error) {
-	public, err := key.Public().MarshalBinary() // also fills a cache in key, which is then only read
-	if err != nil {
-		return nil, err
-	}
-	return &privateKey{key, public}, nil
-}
-
-// parsePrivateKey reads a private key in the form of RFC 9180, Section 7.1.2.
-// Leading zeros of a scalar may be missing.
-func (s *suite) parsePrivateKey(b []byte) (*privateKey, error) {
-	scheme := s.kem.Scheme()
-	if missing := scheme.PrivateKeySize() - len(b); missing > 0 && s.kem < hpke.KEM_X25519_HKDF_SHA256 {
-		b = append(make([]byte, missing), b...)
-	}
-	key, err := scheme.UnmarshalBinaryPrivateKey(b)
-	if err != nil {
-		return nil, invalid("5.1.1", "no HPKE private key of %d bytes: %v", len(b), err)
-	}
-	return newPrivateKey(key)
-}
-
-// deriveKeyPair is KEM.DeriveKeyPair (RFC 9180, Section 7.1.3). It is our own
-// because MLS gives Nh bytes, and circl takes exactly Nsk, which is another
-// number for X448 and P-521.
-func (s *suite) deriveKeyPair(ikm []byte) (*privateKey, error) {
-	scheme := s.kem.Scheme()
-	id := binary.BigEndian.AppendUint16([]byte("KEM"), uint16(s.kem))
-	prk := s.extract(nil, append(append(append([]byte("HPKE-v1"), id...), "dkp_prk"...), ikm...))
-	expand := func(label string, info ...byte) []byte {
-		labeled := binary.BigEndian.AppendUint16(nil, uint16(scheme.PrivateKeySize()))
-		labeled = append(append(append(append(labeled, "HPKE-v1"...), id...), label...), info...)
-		out, err := hkdf.Expand(s.Hash.New, prk, string(labeled), scheme.PrivateKeySize())
-		if err != nil {
-			panic("internal error: " + err.Error())
-		}
-		return out
-	}
-	if s.kem >= hpke.KEM_X25519_HKDF_SHA256 {
-		key, err := scheme.UnmarshalBinaryPrivateKey(expand("sk"))
-		if err != nil {
-			return nil, err
-		}
-		return newPrivateKey(key)
-	}
-	for counter := range 256 {
-		candidate := expand("candidate", byte(counter))
-		if s.kem == hpke.KEM_P521_HKDF_SHA512 {
-			candidate[0] &= 0x01
-		}
-		if key, err := scheme.UnmarshalBinaryPrivateKey(candidate); err == nil {
-			return newPrivateKey(key)
-		}
-	}
-	return nil, hpke.ErrInvalidKEMDeriveKey
-}
