@@ -254,7 +254,7 @@ func (w *world) randomEpoch(random *rand.Rand) {
 func eachSuite(t *testing.T, scenario func(t *testing.T, w *world)) {
 	for _, id := range Suites(mlscore.DefaultRegistry()) {
 		for _, encrypt := range []bool{false, true} {
-			t.Run(fmt.Sprintf("suite%d/encrypt=%t", id, encrypt), func(t *testing.T) {
+			t.Run(fmt.Sprintf("suite%#x/encrypt=%t", id, encrypt), func(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, id)
 				w.encrypt = encrypt

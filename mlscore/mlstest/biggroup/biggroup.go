@@ -17,8 +17,8 @@ import (
 
 // Config says what group to make.
 type Config struct {
-	Suite   mlscore.CipherSuite
-	Members int // at least 2
+	Suite   mlscore.CipherSuite // of the default registry
+	Members int                 // at least 2
 	Shape   Shape
 	Seed    uint64
 	// Now is when lifetimes are valid: from an hour before to 60 days after.
@@ -46,7 +46,7 @@ type Group struct {
 
 // New makes a group.
 func New(cfg Config) (*Group, error) {
-	suite, err := mlscore.LookupSuite(cfg.Suite)
+	suite, err := mlscore.DefaultRegistry().LookupSuite(cfg.Suite)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package biggroup
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"leavebroker/mlscore"
@@ -186,8 +187,13 @@ func (g *Group) mergePath(edit *mlscore.TreeEdit, i mlscore.LeafIndex, leaf *mls
 	return path, edit.MergePath(i, path)
 }
 
-// kemKeyLen is the length of an HPKE public key, and of a KEM output, of the
-// group's suite (RFC 9180, Section 7.1).
-func (g *Group) kemKeyLen() int {
-	return map[mlscore.CipherSuite]int{1: 32, 2: 65, 3: 32, 4: 56, 5: 133, 6: 56, 7: 97}[g.suite.ID]
+// kemKeyLens are the lengths of an HPKE public key by the KEM of a suite's name
+// (RFC 9180, Section 7.1, and draft-ietf-hpke-pq).
+var kemKeyLens = map[string]int{
+	"DHKEMX25519": 32, "DHKEMX448": 56, "DHKEMP256": 65, "DHKEMP384": 97, "DHKEMP521": 133,
+	"MLKEM768": 1184, "MLKEM1024": 1568, "MLKEM768X25519": 1216, "MLKEM768P256": 1249, "MLKEM1024P384": 1665,
 }
+
+// kemKeyLen is the length of an HPKE public key of the group's suite, and about
+// that of a KEM output.
+func (g *Group) kemKeyLen() int { return kemKeyLens[strings.Split(g.suite.Name, "_")[2]] }

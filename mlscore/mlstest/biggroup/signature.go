@@ -8,7 +8,11 @@ import (
 	"crypto/sha512"
 	"fmt"
 
+	"github.com/cloudflare/circl/sign"
 	"github.com/cloudflare/circl/sign/ed448"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa44"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa65"
+	"github.com/cloudflare/circl/sign/mldsa/mldsa87"
 
 	"leavebroker/mlscore"
 )
@@ -39,10 +43,26 @@ func (s *Signature) Verify() bool {
 		digest := sha512.Sum512(s.Message)
 		return verifyECDSA(elliptic.P521(), s.Key, digest[:], s.Signature)
 	}
+	if set := mldsa(s.Scheme); set != nil {
+		public, err := set.UnmarshalBinaryPublicKey(s.Key)
+		return err == nil && set.Verify(public, s.Message, s.Signature, nil)
+	}
 	panic(fmt.Sprintf("internal error: a signature by %s", s.Scheme))
 }
 
 func verifyECDSA(curve elliptic.Curve, key, digest, signature []byte) bool {
 	public, err := ecdsa.ParseUncompressedPublicKey(curve, key)
 	return err == nil && ecdsa.VerifyASN1(public, digest, signature)
+}
+
+func mldsa(scheme mlscore.SignatureScheme) sign.Scheme {
+	switch scheme {
+	case mlscore.MLDSA44:
+		return mldsa44.Scheme()
+	case mlscore.MLDSA65:
+		return mldsa65.Scheme()
+	case mlscore.MLDSA87:
+		return mldsa87.Scheme()
+	}
+	return nil
 }
