@@ -95,14 +95,13 @@ func (s *State) order() *Order {
 		return nil
 	}
 	order := &Order{Epoch: s.group.Epoch()}
-	out := s.outputs[order.Epoch]
 	leaving := s.selfRemoves()
 	var answered []*record
 	for id := range s.wanting.all() {
 		r, _ := s.records.get(id)
 		wanted := false
 		for _, leaf := range r.actionable(s.policy) {
-			if leaving[leaf] || out != nil && has(out.leaves, leaf) || s.group.Tree().LeafBytes(leaf) == nil {
+			if leaving[leaf] || has(s.out, leaf) || s.group.Tree().LeafBytes(leaf) == nil || s.disputed(leaf) {
 				continue
 			}
 			order.Leaves, wanted = append(order.Leaves, leaf), true
@@ -144,7 +143,7 @@ func (s *State) dueQuestions(d *Due) {
 		if a == nil {
 			continue
 		}
-		q := Question{Intent: r.id, Epoch: s.group.Epoch(), Sender: candidate(r.intent.SenderIndex, r.sender), Failed: a.failed}
+		q := Question{Intent: r.id, Epoch: s.group.Epoch(), Position: s.position, Sender: candidate(r.intent.SenderIndex, r.sender), Failed: a.failed}
 		for _, index := range a.candidates(s.group, r.intent.SenderIndex) {
 			if leaf := s.group.Tree().Leaf(index); leaf != nil {
 				q.Candidates = append(q.Candidates, candidate(index, leaf))

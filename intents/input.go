@@ -59,6 +59,8 @@ type Output struct {
 type Answer struct {
 	Intent string `json:"intent"`
 	Epoch  uint64 `json:"epoch"`
+	// Position is that of the question.
+	Position uint64 `json:"position,omitempty"`
 	// Status is resolved, or why there is no answer at all: unknown where the
 	// sender's credential belongs to nobody, error where the call failed. Then
 	// the lists are empty.
@@ -124,6 +126,7 @@ func candidate(index mlscore.LeafIndex, leaf *mlscore.LeafNode) Candidate {
 type Question struct {
 	Intent     string
 	Epoch      uint64
+	Position   uint64      // in the log, when it was asked
 	Sender     Candidate   // as it signed; it may have left the tree since
 	Candidates []Candidate // ascending
 	// Failed counts the answers so far that left candidates open. The question

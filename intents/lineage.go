@@ -163,6 +163,7 @@ type departure struct {
 	changed bool   // by Update, Replace or own commit; otherwise removed
 	lineage uint64 // of the leaf that left, as in life
 	back    bool   // the reference came into the tree again
+	epoch   uint64 // that began when it left, or came back
 }
 
 // depart follows a change in the references that left. The lives are those
@@ -175,7 +176,9 @@ func depart(departed trie[departure], lives trie[life], c *change) trie[departur
 			continue // added and removed by one commit
 		}
 		l, _ := lives.get(leafKey(index))
-		departed = departed.with(string(leaf.Ref(suite)), departure{index: index, changed: !has(c.removed, index), lineage: l.lineage})
+		departed = departed.with(string(leaf.Ref(suite)), departure{
+			index: index, changed: !has(c.removed, index), lineage: l.lineage, epoch: c.after.Epoch(),
+		})
 	}
 	for _, index := range slices.Concat(c.updated, c.added) {
 		leaf := c.after.Tree().Leaf(index)
@@ -184,7 +187,7 @@ func depart(departed trie[departure], lives trie[life], c *change) trie[departur
 		}
 		ref := string(leaf.Ref(suite))
 		if d, known := departed.get(ref); known {
-			d.back = true
+			d.back, d.epoch = true, c.after.Epoch()
 			departed = departed.with(ref, d)
 		}
 	}
@@ -210,11 +213,11 @@ func judgeDeparted(d departure, in *LeafOperationIntent, lives trie[life], g *ml
 	l, _ := lives.get(leafKey(in.SenderIndex))
 	switch {
 	case d.back:
-		return outcome{StateRejected, ReasonReferenceReused}
+		return outcome{StateRejected, ReasonReferenceReused, d.epoch}
 	case d.changed && d.index == in.SenderIndex && l.lineage == d.lineage && g.Tree().Leaf(in.SenderIndex) != nil:
-		return outcome{StateSuperseded, ""}
+		return outcome{StateSuperseded, "", d.epoch}
 	}
-	return outcome{StateAlreadyGone, ""}
+	return outcome{StateAlreadyGone, "", d.epoch}
 }
 
 // leafAt gives the leaves of a group by index.

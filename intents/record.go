@@ -32,6 +32,8 @@ const (
 	ReasonGap             = "gap"              // held: commits were missed; removed: seen after a gap
 	ReasonSenderOnly      = "sender_only"      // pending: remove_associated_members is not acted on
 	ReasonSoleMember      = "sole_member"      // pending: nobody would remain who could commit
+	ReasonCompeting       = "competing"        // diverged: two commits of an epoch, and no member has said which is true
+	ReasonReverted        = "reverted"         // diverged: members took another commit than we had
 )
 
 // The types of notices that are no state of an intent.
@@ -93,6 +95,8 @@ type record struct {
 	state    string // as last reported
 	reason   string // as last reported
 	ended    time.Time
+	// endedEpoch is the epoch that the end rests on, 0 for none.
+	endedEpoch uint64
 
 	sender        *mlscore.LeafNode // the leaf that signed
 	senderGone    bool
@@ -111,7 +115,12 @@ type record struct {
 }
 
 // outcome is how an intent ends.
-type outcome struct{ state, reason string }
+type outcome struct {
+	state, reason string
+	// epoch is the one that it rests on: if this turns out to be false, so does
+	// the outcome. 0 for an outcome that rests on none.
+	epoch uint64
+}
 
 func isTerminal(state string) bool {
 	switch state {
@@ -153,8 +162,8 @@ func (r *record) actionable(p *Policy) []mlscore.LeafIndex {
 }
 
 // unsent says whether a target that may be proposed is not out.
-func (r *record) unsent(p *Policy, out *output) bool {
-	return slices.ContainsFunc(r.actionable(p), func(leaf mlscore.LeafIndex) bool { return out == nil || !has(out.leaves, leaf) })
+func (r *record) unsent(p *Policy, out []mlscore.LeafIndex) bool {
+	return slices.ContainsFunc(r.actionable(p), func(leaf mlscore.LeafIndex) bool { return !has(out, leaf) })
 }
 
 // done says whether every target is gone and none can come.

@@ -49,7 +49,7 @@ func (x *step) view(r *record) (state, reason string) {
 func (x *step) reportOpen() {
 	x.sole = x.targetsAreAll()
 	look := x.open
-	if x.gap == x.old.gap && x.trusted == x.old.trusted && x.sole == x.old.sole {
+	if !x.afresh && x.gap == x.old.gap && x.trusted == x.old.trusted && x.sole == x.old.sole {
 		look = nil
 		for _, id := range x.touched {
 			if r, ok := x.records.get(id); ok && !isTerminal(r.state) {
@@ -96,7 +96,7 @@ func (x *step) updateWanting() {
 		return
 	}
 	switch {
-	case x.epochs != x.old.epochs:
+	case x.afresh || x.epochs != x.old.epochs:
 		x.wanting = trie[struct{}]{}
 		for _, r := range x.open {
 			x.want(r.id)
@@ -114,33 +114,34 @@ func (x *step) updateWanting() {
 // want enters an intent into the set, or takes it out.
 func (x *step) want(id string) {
 	r, ok := x.records.get(id)
-	if ok && !isTerminal(r.state) && r.unsent(x.policy, x.outputs[x.group.Epoch()]) {
+	if ok && !isTerminal(r.state) && r.unsent(x.policy, x.out) {
 		x.wanting = x.wanting.with(id, struct{}{})
 	} else {
 		x.wanting = x.wanting.without(id)
 	}
 }
 
-// reportConfirmed reports the removals whose epoch is proven now.
+// reportConfirmed reports the removals whose epoch is proven now, and forgets
+// the other ends that are certain.
 func (x *step) reportConfirmed() {
-	if !x.isProven || len(x.unconfirmed) == 0 {
+	if !x.isProven || len(x.unsettled) == 0 {
 		return
 	}
 	var left []string
-	for _, id := range x.unconfirmed {
+	for _, id := range x.unsettled {
 		r, ok := x.records.get(id)
 		switch {
-		case !ok:
-		case r.removedEpoch > x.proven:
+		case !ok || !isTerminal(r.state):
+		case r.endedEpoch > x.proven:
 			left = append(left, id)
-		default:
+		case r.state == StateRemoved && !r.confirmed:
 			n := *r
 			n.confirmed = true
 			x.put(&n)
 			x.notify(Notice{Type: NoticeConfirmed, Intent: id, Leaves: n.gone, Commit: n.commit})
 		}
 	}
-	x.unconfirmed = left
+	x.unsettled = left
 }
 
 // reportUnauthorised reports once that none of our keys may propose.

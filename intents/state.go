@@ -37,23 +37,26 @@ type State struct {
 	lives    trie[life]
 	departed trie[departure]
 
-	records     trie[*record] // all, by identifier
-	open        []*record     // verified and not ended, by seq
-	unconfirmed []string      // removed and not confirmed
-	parked      []*parkedIntent
-	sweep       int // size of records at which expired receipts are dropped
+	records   trie[*record] // all, by identifier
+	open      []*record     // verified and not ended, by seq
+	unsettled []string      // ended by an epoch that is not proven
+	parked    []*parkedIntent
+	sweep     int // size of records at which expired receipts are dropped
 
-	outputs map[uint64]*output // by epoch: this one and later ones
-	wanting trie[struct{}]     // open intents with a removal that is not out
-	wanted  int                // targets of all open intents that may be proposed, some twice
-	sole    bool               // the targets are all members
+	outputs map[uint64]*output  // by epoch: those that are not over
+	out     []mlscore.LeafIndex // whose removal is out in this epoch, ascending
+	wanting trie[struct{}]      // open intents with a removal that is not out
+	wanted  int                 // targets of all open intents that may be proposed, some twice
+	sole    bool                // the targets are all members
 
 	unauthorised bool // reported
 	asked        bool // a GroupInfo was asked for
 
-	// previous is the State before the merge that began this epoch, while no
-	// member's signature proves the epoch.
-	previous *State
+	fork *fork // nil: this epoch is certain, or the base
+	head int   // the epoch of the fork that this is
+	// What was asked of the Authentication Service before the log position
+	// turned, in an epoch after turnedFrom, was asked about another line.
+	turned, turnedFrom uint64
 }
 
 // output is what we sent out in one epoch.
@@ -75,8 +78,8 @@ func (s *State) Group() *mlscore.PublicGroup { return s.group }
 func (s *State) Position() uint64 { return s.position }
 
 // Open says whether there is an intent to be followed: one that has not ended,
-// or whose removal is not confirmed.
-func (s *State) Open() bool { return len(s.open)+len(s.parked)+len(s.unconfirmed) > 0 }
+// or whose end no member's signature proves.
+func (s *State) Open() bool { return len(s.open)+len(s.parked)+len(s.unsettled) > 0 }
 
 // Intent gives the record of an identifier.
 func (s *State) Intent(id string) (Record, bool) {
@@ -119,6 +122,8 @@ type step struct {
 	notices    []Notice
 	touched    []string // records that were put and are or were open
 	sent       bool     // the outputs changed
+	moved      bool     // an intent changed what is known of it
+	afresh     bool     // everything has to be looked at
 	ownsOpen   bool     // open is a copy of ours
 	ownsParked bool
 }
@@ -131,12 +136,23 @@ func (s *State) Step(in Input) (*State, []Notice) {
 	if in.Seq <= s.position && in.Kind != KindRemoval {
 		return s, nil
 	}
+	x := begin(s, in)
+	x.fold()
+	x.finish()
+	x.remember()
+	return x.State, x.notices
+}
+
+func begin(s *State, in Input) *step {
 	n := *s
-	x := &step{State: &n, old: s, in: in}
 	if in.Kind != KindRemoval {
 		n.position, n.now = in.Seq, in.Time
 	}
-	switch in.Kind {
+	return &step{State: &n, old: s, in: in}
+}
+
+func (x *step) fold() {
+	switch x.in.Kind {
 	case KindIntent:
 		x.foldIntent()
 	case KindCommit, KindProposal:
@@ -152,10 +168,8 @@ func (s *State) Step(in Input) (*State, []Notice) {
 	case KindControl:
 		x.foldControl()
 	default:
-		x.refuse(ReasonMalformed, "an entry of %s", in.Kind)
+		x.refuse(ReasonMalformed, "an entry of %s", x.in.Kind)
 	}
-	x.finish()
-	return x.State, x.notices
 }
 
 // put stores a record and keeps the lists in step with it.
@@ -190,8 +204,9 @@ func (x *step) put(r *record) {
 func (x *step) end(r *record, o outcome, leaves []mlscore.LeafIndex) {
 	n := *r
 	n.state, n.reason, n.ended = o.state, o.reason, x.now
-	if o.state == StateRemoved {
-		x.unconfirmed = append(slices.Clone(x.unconfirmed), n.id)
+	n.endedEpoch = o.epoch
+	if o.epoch > 0 {
+		x.unsettled = append(slices.Clone(x.unsettled), n.id)
 	}
 	x.put(&n)
 	x.notify(Notice{Type: o.state, Intent: n.id, Reason: o.reason, Leaves: leaves, Commit: n.commit})

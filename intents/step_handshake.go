@@ -3,6 +3,7 @@ package intents
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -15,32 +16,176 @@ func (x *step) foldHandshake() {
 	case err != nil:
 		x.refuse(mlscore.Reason(err), "%v", err)
 		return
-	case x.closed != "":
+	case x.closed != "" && x.fork == nil:
 		x.refuse(ReasonGroupClosed, "the group is closed: %s", x.closed)
 		return
 	case x.group == nil:
 		x.needInfo(ReasonUnknownGroup, "a handshake of a group that no GroupInfo described")
 		return
 	}
+	if isCommit(m) && epochOf(m) < x.group.Epoch() && x.isKnown(m) {
+		return // delivered again
+	}
+	hits, err := x.stage(m)
+	if len(hits) == 0 {
+		x.refuseHandshake(m, err)
+		return
+	}
+	if hits[0].staged.Proves {
+		x.spoken(hits)
+	}
+	if hits[0].staged.Kind == mlscore.StagedProposal {
+		x.receive(hits)
+	} else {
+		x.advance(hits)
+	}
+}
+
+// hit is a handshake that verifies in an epoch.
+type hit struct {
+	epoch  int // its id in the fork; that of the State if there is none
+	staged *mlscore.Staged
+}
+
+// stage judges a handshake in the State's epoch, and in those that may turn out
+// to be true. The error is that of the State's.
+func (x *step) stage(m *mlscore.MLSMessage) (hits []hit, err error) {
 	staged, err := x.group.Stage(m)
 	if errors.Is(err, mlscore.ErrAhead) {
 		if bridged, ok := x.useAhead(m); ok {
 			staged, err = bridged, nil
 		}
 	}
-	if err != nil {
-		x.refuseHandshake(m, err)
-		return
+	if err == nil {
+		hits = append(hits, hit{x.head, staged})
 	}
-	if staged.Proves {
+	for n := range x.elsewhere(epochOf(m)) {
+		if staged, err := n.group.Stage(m); err == nil {
+			hits = append(hits, hit{n.id, staged})
+		}
+	}
+	return hits, err
+}
+
+// elsewhere yields what may be true beside the State, of one epoch.
+func (s *State) elsewhere(epoch uint64) iter.Seq[*node] {
+	return func(yield func(*node) bool) {
+		if s.fork == nil {
+			return
+		}
+		for _, n := range s.fork.nodes {
+			if n.id != s.head && n.group.Epoch() == epoch && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// spoken notes that a member signed over epochs.
+func (x *step) spoken(hits []hit) {
+	if x.fork == nil {
 		x.prove(x.group.Epoch())
-	}
-	if staged.Kind == mlscore.StagedProposal {
-		x.group = staged.Next()
-		x.claim(staged.Proposal)
 		return
 	}
-	x.merge(staged)
+	var ids []int
+	for _, h := range hits {
+		ids = append(ids, h.epoch)
+	}
+	epoch := x.group.Epoch()
+	if n := x.fork.at(ids[0]); n.id != x.head {
+		epoch = n.group.Epoch()
+	}
+	x.fork = x.fork.settle(ids)
+	if x.fork.at(x.head) == nil {
+		x.turn(x.fork.deepest().id)
+	} else {
+		x.prove(epoch)
+	}
+	if len(ids) == 1 && ids[0] == x.head {
+		x.fork = nil
+	}
+}
+
+// receive takes a proposal into every epoch for which it was made.
+func (x *step) receive(hits []hit) {
+	for _, h := range hits {
+		if h.epoch != x.head {
+			if x.fork != nil && x.fork.at(h.epoch) != nil {
+				x.fork = x.fork.withGroup(h.epoch, h.staged.Next())
+			}
+			continue
+		}
+		x.group = h.staged.Next()
+		if leaf, ours := x.removes(x.group, h.staged.Proposal); ours && !has(x.out, leaf) {
+			x.out, x.sent = with(x.out, leaf), true
+		}
+	}
+}
+
+// advance takes a commit into every epoch for which it was made. The State
+// follows it, unless it is in a deeper epoch.
+func (x *step) advance(hits []hit) {
+	next := -1
+	for i, h := range hits {
+		if h.epoch == x.head {
+			next = i
+		}
+	}
+	if next < 0 {
+		if h := hits[0]; x.fork.at(h.epoch).group.Epoch() == x.group.Epoch() {
+			x.turn(h.epoch)
+			next = 0
+		}
+	}
+	if next >= 0 {
+		x.follows(hits[next].staged)
+	}
+	for i, h := range hits {
+		if i != next && x.fork != nil && x.fork.at(h.epoch) != nil {
+			x.addRival(h)
+		}
+	}
+	if next < 0 {
+		x.notify(Notice{
+			Type: NoticeDiverged, Reason: ReasonCompeting, Commit: hexOf(hits[0].staged.CommitHash[:]),
+			Detail: fmt.Sprintf("another commit of epoch %d, and no member has signed over what came of either", hits[0].staged.Next().Epoch()-1),
+		})
+	}
+	x.recall()
+}
+
+// follows merges a commit into the State's epoch and remembers the way back.
+func (x *step) follows(staged *mlscore.Staged) {
+	if x.fork != nil && len(x.fork.path(x.head)) >= maxUnproven {
+		x.fork = nil
+	}
+	if x.fork == nil {
+		stem := *x.State
+		x.fork = newFork(&stem, x.head)
+		x.ownsOpen, x.ownsParked = false, false // the stem has these lists too
+	}
+	x.fork = x.fork.withGroup(x.head, x.group)
+	parent, id := x.head, x.fork.nextID()
+	x.merge(staged, staged.Next())
+	x.fork = x.fork.with(&node{
+		id: id, parent: parent, seq: x.in.Seq, commit: x.lastCommit, staged: staged, group: x.group,
+	})
+	x.head = id
+}
+
+// addRival keeps a commit beside the State's line.
+func (x *step) addRival(h hit) {
+	if x.fork.rivals(x.head) >= maxRivals {
+		x.refuse(mlscore.ErrStale.Error(), "more than %d commits beside those that we follow", maxRivals)
+		return
+	}
+	n := &node{
+		id: x.fork.nextID(), parent: h.epoch, seq: x.in.Seq, commit: hexOf(h.staged.CommitHash[:]), staged: h.staged, group: h.staged.Next(),
+	}
+	if out := x.outputs[n.group.Epoch()]; out != nil {
+		n.group = stageAll(n.group, out.messages)
+	}
+	x.fork = x.fork.with(n)
 }
 
 // refuseHandshake reports a handshake that was not staged, and a gap where it
@@ -48,8 +193,9 @@ func (x *step) foldHandshake() {
 func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 	commit := isCommit(m)
 	switch {
-	case errors.Is(err, mlscore.ErrStale) && commit && x.isLastCommit(m):
-		return // delivered again
+	case x.closed != "":
+		x.refuse(ReasonGroupClosed, "the group is closed: %s", x.closed)
+		return
 	case !commit && m.PrivateMessage != nil:
 		return // nothing is lost before a commit refers to it
 	case errors.Is(err, mlscore.ErrDiverged):
@@ -75,7 +221,7 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 	default:
 		x.refuse(mlscore.Reason(err), "%v", err)
 	}
-	x.misjudged = x.misjudged || commit && !errors.Is(err, mlscore.ErrStale)
+	x.misjudged = x.misjudged || commit && errors.Is(err, mlscore.ErrInvalid)
 }
 
 // doubtBase gives up a base that no member has signed over, when a commit
@@ -107,8 +253,16 @@ func isCommit(m *mlscore.MLSMessage) bool {
 	return false
 }
 
-func (x *step) isLastCommit(m *mlscore.MLSMessage) bool {
-	return m.WireFormat == mlscore.WireFormatPublicMessage && commitHash(m.PublicMessage) == x.lastCommit
+// isKnown says whether a commit was merged or kept.
+func (x *step) isKnown(m *mlscore.MLSMessage) bool {
+	if m.WireFormat != mlscore.WireFormatPublicMessage {
+		return false
+	}
+	hash := commitHash(m.PublicMessage)
+	if hash == x.lastCommit {
+		return true
+	}
+	return x.fork != nil && (hash == x.fork.stem.lastCommit || slices.ContainsFunc(x.fork.nodes, func(n *node) bool { return n.commit == hash }))
 }
 
 // needInfo reports, once until a GroupInfo comes, that we need one.
@@ -124,28 +278,24 @@ func (x *step) prove(epoch uint64) {
 	if !x.isProven || epoch > x.proven {
 		x.proven, x.isProven = epoch, true
 	}
-	x.previous = nil
+	if x.ahead != nil && x.ahead.GroupContext.Epoch <= epoch {
+		x.ahead = nil
+	}
 	x.trust()
 }
 
-// merge moves to the epoch that a commit begins.
-func (x *step) merge(staged *mlscore.Staged) {
-	before := *x.State
-	before.previous = nil
+// merge moves to the epoch that a commit begins, with the proposals that it
+// has.
+func (x *step) merge(staged *mlscore.Staged, next *mlscore.PublicGroup) {
 	c := changeOfCommit(x.group, staged)
+	sent := x.out
 	x.gap, x.asked = false, false
-	x.enter(c.after, c.commit)
-	x.compareAhead()
+	x.enter(next, c.commit)
 	if x.doubtFrom == nil { // otherwise trust compares the trees
-		var sent []mlscore.LeafIndex
-		if out := before.outputs[c.before.Epoch()]; out != nil {
-			sent = out.leaves
-		}
 		x.follow(&c, sent)
 	}
-	x.previous = &before
 	if x.group.Closed() {
-		x.close("reinit")
+		x.close("reinit", x.group.Epoch())
 		return
 	}
 	x.wake(slices.Sorted(slices.Values(slices.Concat(c.updated, c.added))), false)
@@ -167,25 +317,58 @@ func (x *step) enter(g *mlscore.PublicGroup, commit string) {
 	if out := outputs[g.Epoch()]; out != nil {
 		x.stageOwn(out.messages)
 	}
+	x.out = x.ours(x.group)
 }
 
-// over says whether an epoch cannot be the current one any more. While the
-// base may be false, the group may turn out to be in an earlier epoch.
+// over says whether an epoch is over for good. While the base or a commit may
+// be false, the group may turn out to be in an earlier epoch than ours.
 func (s *State) over(epoch uint64) bool {
-	return s.trusted && s.group != nil && epoch < s.group.Epoch()
+	switch {
+	case !s.trusted || s.group == nil:
+		return false
+	case s.fork != nil:
+		return epoch < s.fork.stem.group.Epoch()
+	}
+	return epoch < s.group.Epoch()
 }
 
 // stageOwn puts proposals of ours into the current epoch, so that a commit may
 // refer to them.
 func (x *step) stageOwn(messages []*mlscore.MLSMessage) {
 	for _, m := range messages {
-		staged, err := x.group.Stage(m)
-		if err != nil {
+		var err error
+		if x.group, err = withProposal(x.group, m); err != nil {
 			x.refuse(mlscore.Reason(err), "our own proposal: %v", err)
-			continue
 		}
-		x.group = staged.Next()
 	}
+}
+
+// stageElsewhere puts them into the epochs of that number that may turn out to
+// be true.
+func (x *step) stageElsewhere(epoch uint64, messages []*mlscore.MLSMessage) {
+	for n := range x.elsewhere(epoch) {
+		x.fork = x.fork.withGroup(n.id, stageAll(n.group, messages))
+	}
+}
+
+// stageAll puts proposals into an epoch, as far as they verify there.
+func stageAll(g *mlscore.PublicGroup, messages []*mlscore.MLSMessage) *mlscore.PublicGroup {
+	for _, m := range messages {
+		g, _ = withProposal(g, m)
+	}
+	return g
+}
+
+// withProposal puts a proposal into an epoch, if it verifies and is not there.
+func withProposal(g *mlscore.PublicGroup, m *mlscore.MLSMessage) (*mlscore.PublicGroup, error) {
+	if g.Proposal(m.PublicMessage.ProposalRef(g.Suite())) != nil {
+		return g, nil
+	}
+	staged, err := g.Stage(m)
+	if err != nil {
+		return g, err
+	}
+	return staged.Next(), nil
 }
 
 // follow takes a change to the lives, the departed references and the open
@@ -204,7 +387,7 @@ func (x *step) followRecord(r *record, c *change, sent []mlscore.LeafIndex) {
 	index, changed := r.intent.SenderIndex, false
 	if !r.senderGone && !c.kept(index, r.sender) {
 		if !has(c.removed, index) || c.cameBack(index, r.sender) {
-			x.end(&n, outcome{StateSuperseded, ""}, r.targets())
+			x.end(&n, outcome{state: StateSuperseded, epoch: c.after.Epoch()}, r.targets())
 			return
 		}
 		n.senderGone, changed = true, true
@@ -242,7 +425,7 @@ func (x *step) settle(r *record) {
 	if r.commit == "" {
 		reason = ReasonGap
 	}
-	x.end(r, outcome{StateRemoved, reason}, r.gone)
+	x.end(r, outcome{StateRemoved, reason, r.removedEpoch}, r.gone)
 }
 
 // countLeftOut counts the epochs that ended without a removal we had proposed,

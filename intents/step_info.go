@@ -24,11 +24,9 @@ func (x *step) foldInfo() {
 		x.refuse(ErrGroupMismatch.Error(), "a GroupInfo of group %x", gi.GroupContext.GroupID)
 	case x.group == nil || x.reset || x.deleted:
 		x.rebase(gi)
-	case x.closed != "":
+	case x.closed != "" && x.fork == nil:
 		x.refuse(ReasonGroupClosed, "the group is closed: %s", x.closed)
-	case gi.GroupContext.Epoch < x.group.Epoch():
-		// Overtaken.
-	case gi.GroupContext.Epoch == x.group.Epoch():
+	case gi.GroupContext.Epoch <= x.group.Epoch():
 		x.compare(gi)
 	case x.gap || !x.trusted || x.policy.InfoTrustDS:
 		x.rebase(gi)
@@ -69,22 +67,47 @@ func (x *step) bridge() {
 	}
 }
 
-// compareAhead holds a GroupInfo that overtook its commit against the epoch
-// that the commit began.
-func (x *step) compareAhead() {
+// recall holds a GroupInfo that was set aside against the epochs that came to be
+// known since.
+func (x *step) recall() {
 	gi := x.ahead
 	if gi == nil || gi.GroupContext.Epoch > x.group.Epoch() {
 		return
 	}
-	x.ahead = nil
-	if gi.GroupContext.Epoch == x.group.Epoch() {
-		x.compare(gi)
+	if !x.spokenFor(gi) && gi.GroupContext.Epoch == x.group.Epoch() && x.epochs != x.old.epochs {
+		x.ahead = nil
+		x.contradict(gi)
 	}
 }
 
-// compare holds a GroupInfo of the current epoch against ours: equal, it
-// proves the epoch; different, and signed by a member, we diverged.
+// compare holds a GroupInfo of our epoch or an earlier one against what we have.
+// Different, and signed by a member, we diverged; it is set aside until a member
+// has spoken.
 func (x *step) compare(gi *mlscore.GroupInfo) {
+	if !x.spokenFor(gi) && gi.GroupContext.Epoch == x.group.Epoch() {
+		x.contradict(gi)
+	}
+}
+
+// spokenFor finds the epochs that a GroupInfo describes, if any: it proves them.
+func (x *step) spokenFor(gi *mlscore.GroupInfo) bool {
+	var spoken []hit
+	if speaksFor(gi, x.group) {
+		spoken = append(spoken, hit{epoch: x.head})
+	}
+	for n := range x.elsewhere(gi.GroupContext.Epoch) {
+		if speaksFor(gi, n.group) {
+			spoken = append(spoken, hit{epoch: n.id})
+		}
+	}
+	if len(spoken) > 0 && x.trusted { // a base is not proven by a second GroupInfo
+		x.spoken(spoken)
+	}
+	return len(spoken) > 0
+}
+
+// contradict reports a GroupInfo of the current epoch that is not ours.
+func (x *step) contradict(gi *mlscore.GroupInfo) {
 	leaf := x.group.Tree().Leaf(gi.Signer)
 	if leaf == nil {
 		x.refuse(mlscore.ErrInvalid.Error(), "a GroupInfo signed by leaf %d, which is blank or outside the tree", gi.Signer)
@@ -94,13 +117,19 @@ func (x *step) compare(gi *mlscore.GroupInfo) {
 		x.refuse(mlscore.Reason(err), "%v", err)
 		return
 	}
-	if !bytes.Equal(gi.GroupContext.Append(nil), x.group.ContextBytes()) {
-		x.notify(Notice{Type: NoticeDiverged, Detail: fmt.Sprintf("leaf %d signed another GroupContext of this epoch", gi.Signer)})
-		return
+	x.notify(Notice{Type: NoticeDiverged, Detail: fmt.Sprintf("leaf %d signed another GroupContext of this epoch, or another confirmation tag", gi.Signer)})
+	if x.fork != nil {
+		x.ahead = gi
 	}
-	if x.trusted { // a base is not proven by a second GroupInfo
-		x.prove(x.group.Epoch())
-	}
+}
+
+// speaksFor says whether a member of an epoch signed a GroupInfo of it: of its
+// GroupContext, and of its confirmation tag, on which the next epochs rest.
+func speaksFor(gi *mlscore.GroupInfo, g *mlscore.PublicGroup) bool {
+	leaf := g.Tree().Leaf(gi.Signer)
+	return leaf != nil && bytes.Equal(gi.GroupContext.Append(nil), g.ContextBytes()) &&
+		bytes.Equal(mlscore.InterimTranscriptHash(g.Suite(), gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag), g.InterimTranscriptHash()) &&
+		gi.VerifySignature(g.Suite(), leaf.SignatureKey) == nil
 }
 
 // rebase makes a GroupInfo the base, if it is good.
@@ -127,15 +156,36 @@ func (x *step) adopt(g *mlscore.PublicGroup) {
 		})
 		x.doubtFrom = nil
 	case x.doubtFrom == nil:
+		x.undo(g)
 		x.doubtFrom = x.group
 	}
 	x.gap, x.ahead, x.reset, x.closed, x.deleted, x.asked = false, nil, false, "", false, false
-	x.trusted, x.isProven, x.previous = false, false, nil
+	x.trusted, x.isProven, x.fork = false, false, nil
 	x.enter(g, "")
 	if x.policy.InfoTrustDS {
 		x.prove(g.Epoch())
 	}
 	x.wake(nil, true)
+}
+
+// undo goes back to the last certain epoch where the next base contradicts what
+// came since: a leaf that changed is there as it was.
+func (x *step) undo(base *mlscore.PublicGroup) {
+	if x.fork == nil {
+		return
+	}
+	stem := x.fork.nodes[0]
+	if x.closed != "" {
+		x.turn(stem.id)
+		return
+	}
+	for index, leaf := range stem.group.Tree().All() {
+		kept := bytes.Equal(x.group.Tree().LeafBytes(index), leaf.Bytes())
+		if !kept && bytes.Equal(base.Tree().LeafBytes(index), leaf.Bytes()) {
+			x.turn(stem.id)
+			return
+		}
+	}
 }
 
 // trust believes the base from now on, and takes what changed across the gap

@@ -40,10 +40,13 @@ func (x *step) foldIntent() {
 	p := &parkedIntent{
 		id: in.ID(x.policy.Tenant), seq: x.in.Seq, hash: sha256.Sum256(x.in.Data), intent: in, since: x.in.Time, epochs: x.epochs,
 	}
-	if r, known := x.records.get(p.id); known && x.again(r, p) {
+	old, known := x.records.get(p.id)
+	if known && x.again(old, p) {
 		return
 	}
 	x.decide(p)
+	now, _ := x.records.get(p.id)
+	x.moved = !known || now.state != old.state || len(x.parked) != len(x.old.parked)
 }
 
 // again answers the submission of an intent that is known, and says whether
@@ -57,8 +60,8 @@ func (x *step) again(r *record, p *parkedIntent) bool {
 	case StateRemoved, StateAlreadyGone:
 		if d, known := x.departed.get(string(p.intent.SenderLeafRef)); known && d.back {
 			n := *r
-			x.unconfirmed = slices.DeleteFunc(slices.Clone(x.unconfirmed), func(id string) bool { return id == r.id })
-			x.end(&n, outcome{StateRejected, ReasonReferenceReused}, nil)
+			x.unsettled = slices.DeleteFunc(slices.Clone(x.unsettled), func(id string) bool { return id == r.id })
+			x.end(&n, outcome{StateRejected, ReasonReferenceReused, d.epoch}, nil)
 			return true
 		}
 	}
@@ -109,10 +112,10 @@ func (p *parkedIntent) record() *record {
 // verifies.
 func (x *step) judge(in *LeafOperationIntent) (outcome, error) {
 	if err := errors.Join(in.checkMode(), in.checkGroup(x.groupID)); err != nil {
-		return outcome{StateRejected, Reason(err)}, err
+		return outcome{state: StateRejected, reason: Reason(err)}, err
 	}
 	if x.group == nil && x.closed == "" {
-		return outcome{StateParked, ReasonUnknownGroup}, nil
+		return outcome{state: StateParked, reason: ReasonUnknownGroup}, nil
 	}
 	if x.group != nil {
 		if d, known := x.departed.get(string(in.SenderLeafRef)); known {
@@ -120,16 +123,16 @@ func (x *step) judge(in *LeafOperationIntent) (outcome, error) {
 		}
 	}
 	if x.closed != "" {
-		return outcome{StateRejected, ReasonGroupClosed}, fmt.Errorf("the group is closed: %s", x.closed)
+		return outcome{state: StateRejected, reason: ReasonGroupClosed}, fmt.Errorf("the group is closed: %s", x.closed)
 	}
 	err := in.Verify(x.group.Suite(), x.groupID, leafAt(x.group))
 	switch {
 	case err == nil:
-		return outcome{StatePending, ""}, nil
+		return outcome{state: StatePending}, nil
 	case errors.Is(err, ErrLeafRefMismatch):
-		return outcome{StateParked, ErrLeafRefMismatch.Error()}, nil
+		return outcome{state: StateParked, reason: ErrLeafRefMismatch.Error()}, nil
 	}
-	return outcome{StateRejected, Reason(err)}, err
+	return outcome{state: StateRejected, reason: Reason(err)}, err
 }
 
 // park keeps a submission for later.

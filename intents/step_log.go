@@ -23,23 +23,25 @@ func (x *step) foldClosed() {
 	if closed.Reason == "" {
 		closed.Reason = "closed"
 	}
-	x.deleted = true
-	x.close(closed.Reason)
+	x.deleted, x.fork = true, nil
+	x.close(closed.Reason, 0)
+	x.unsettled = nil // nobody will sign any more
 }
 
 // close ends every open intent: nothing follows in this group. The notices
-// name the leaves that stay.
-func (x *step) close(reason string) {
+// name the leaves that stay. The epoch is that of a commit that says so; 0 for
+// none.
+func (x *step) close(reason string, epoch uint64) {
 	x.closed, x.gap = reason, false
-	x.unconfirmed = nil // nobody will sign any more
+	end := outcome{StateRejected, ReasonGroupClosed, epoch}
 	for _, r := range slices.Clone(x.open) {
-		x.end(r, outcome{StateRejected, ReasonGroupClosed}, r.targets())
+		x.end(r, end, r.targets())
 	}
 	parked := x.parked
 	x.parked, x.ownsParked = nil, true
 	for _, p := range parked {
 		if r, known := x.records.get(p.id); known && r.state == StateParked {
-			x.end(r, outcome{StateRejected, ReasonGroupClosed}, nil)
+			x.end(r, end, nil)
 		}
 	}
 }
@@ -65,8 +67,12 @@ func (x *step) foldRemoval() {
 		return
 	}
 	fresh := x.addOutput(out.Epoch, out.Proposals, messages, leaves)
+	x.stageElsewhere(out.Epoch, messages)
 	if x.group != nil && out.Epoch == x.group.Epoch() {
 		x.stageOwn(messages)
+		for _, leaf := range leaves { // even one that cannot be staged is not due again
+			x.out = with(x.out, leaf)
+		}
 	}
 	if len(fresh) > 0 {
 		x.notices = append(x.notices, Notice{Type: NoticeProposed, Epoch: out.Epoch, Leaves: fresh})
@@ -89,17 +95,22 @@ func (x *step) readOutput(out *Output) (messages []*mlscore.MLSMessage, leaves [
 }
 
 // addOutput adds removals to what was sent out in an epoch and gives the
-// leaves that are new there.
+// leaves that are new there. A leaf may have two where the epoch has two lines
+// with other external_senders.
 func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMessage, leaves []mlscore.LeafIndex) (fresh []mlscore.LeafIndex) {
 	var n output
 	if old := x.outputs[epoch]; old != nil {
 		n = *old
 	}
 	for i, leaf := range leaves {
-		if !has(n.leaves, leaf) {
-			n.leaves = with(n.leaves, leaf)
-			n.raw = append(slices.Clip(n.raw), raw[i])
-			n.messages = append(slices.Clip(n.messages), messages[i])
+		known := has(n.leaves, leaf)
+		if known && slices.ContainsFunc(n.raw, func(b []byte) bool { return bytes.Equal(b, raw[i]) }) {
+			continue
+		}
+		n.leaves = with(n.leaves, leaf)
+		n.raw = append(slices.Clip(n.raw), raw[i])
+		n.messages = append(slices.Clip(n.messages), messages[i])
+		if !known && (x.group == nil || epoch != x.group.Epoch() || !has(x.out, leaf)) {
 			fresh = with(fresh, leaf)
 		}
 	}
@@ -112,18 +123,24 @@ func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMess
 	return fresh
 }
 
-// claim notes a removal by a key of ours that came from elsewhere: our own
-// proposal echoed, or another holder of the key.
-func (x *step) claim(p *mlscore.PendingProposal) {
-	if p.Sender.Type != mlscore.SenderTypeExternal || p.Proposal.Type != mlscore.ProposalTypeRemove || p.Invalid != nil || !x.isOurs(x.group, p.Sender) {
-		return
+// removes gives the leaf that a pending proposal by a key of ours removes: what
+// we sent out, or another holder of the key.
+func (s *State) removes(g *mlscore.PublicGroup, p *mlscore.PendingProposal) (mlscore.LeafIndex, bool) {
+	ok := p.Sender.Type == mlscore.SenderTypeExternal && p.Proposal.Type == mlscore.ProposalTypeRemove && p.Invalid == nil && s.isOurs(g, p.Sender)
+	return p.Proposal.Removed, ok
+}
+
+// ours are the leaves whose removal by a key of ours is pending in an epoch,
+// ascending.
+func (s *State) ours(g *mlscore.PublicGroup) []mlscore.LeafIndex {
+	var list []mlscore.LeafIndex
+	for p := range g.Proposals() {
+		if leaf, ok := s.removes(g, p); ok {
+			list = append(list, leaf)
+		}
 	}
-	if out := x.outputs[x.group.Epoch()]; out != nil && has(out.leaves, p.Proposal.Removed) {
-		return
-	}
-	raw := p.Message()
-	m := &mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{AuthenticatedContent: *p.Content}}
-	x.addOutput(x.group.Epoch(), [][]byte{raw}, []*mlscore.MLSMessage{m}, []mlscore.LeafIndex{p.Proposal.Removed})
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // isOurs says whether an external sender has a key of ours.
@@ -150,6 +167,9 @@ func (x *step) foldAnswer() {
 	if !known || r.association == nil || isTerminal(r.state) || x.group == nil || answer.Epoch > x.group.Epoch() {
 		return // too late, or for what was forgotten
 	}
+	if answer.Position < x.turned && answer.Epoch > x.turnedFrom {
+		return // about the leaves of another line
+	}
 	n := *r
 	n.association = r.association.apply(&answer, x.policy, x.group, r.intent.SenderIndex, x.lives)
 	n.senderOnly = answer.Status != StatusResolved && x.policy.OnError == OnErrorSenderOnly
@@ -168,9 +188,9 @@ func (x *step) foldControl() {
 		x.reset, x.gap = true, x.group != nil
 		x.needInfo("reset", "an operator declared a gap")
 	case OpExpire:
-		x.unpark(c.Intent, c.Seq, outcome{StateExpired, ""})
+		x.unpark(c.Intent, c.Seq, outcome{state: StateExpired})
 	case OpReject:
-		x.unpark(c.Intent, c.Seq, outcome{StateRejected, ErrLeafRefMismatch.Error()})
+		x.unpark(c.Intent, c.Seq, outcome{state: StateRejected, reason: ErrLeafRefMismatch.Error()})
 	case OpApprove:
 		if known && r.association != nil && !isTerminal(r.state) {
 			n := *r
@@ -180,9 +200,9 @@ func (x *step) foldControl() {
 	case OpCancel:
 		switch {
 		case known && r.state == StateParked:
-			x.unpark(c.Intent, 0, outcome{StateCancelled, ""})
+			x.unpark(c.Intent, 0, outcome{state: StateCancelled})
 		case known && !isTerminal(r.state):
-			x.end(r, outcome{StateCancelled, ""}, r.targets())
+			x.end(r, outcome{state: StateCancelled}, r.targets())
 		}
 	default:
 		x.refuse(ReasonMalformed, "a control %q", c.Op)

@@ -107,3 +107,26 @@ func (node *trieNode[V]) walk(yield func(string, V) bool) bool {
 	}
 	return true
 }
+
+// changed yields the keys under which another map holds something else, and
+// perhaps others near them. It costs what differs: what both share is not looked
+// at.
+func (t trie[V]) changed(other trie[V]) iter.Seq[string] {
+	return func(yield func(string) bool) { differ(t.root, other.root, yield) }
+}
+
+func differ[V any](a, b *trieNode[V], yield func(string) bool) bool {
+	if a == b {
+		return true
+	}
+	if a == nil || b == nil || a.branch == nil || b.branch == nil {
+		each := func(key string, _ V) bool { return yield(key) }
+		return a.walk(each) && b.walk(each)
+	}
+	for i := range a.branch {
+		if !differ(a.branch[i], b.branch[i], yield) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,267 @@
+package intents
+
+import (
+	"slices"
+
+	"leavebroker/mlscore"
+)
+
+// An observer cannot check confirmation tags, so it may accept a commit that
+// members refuse. Every epoch is provisional until a member signs over its
+// GroupContext: until then all commits that verify are kept, each with the
+// epoch that it leads to. The State is in one of these epochs, the deepest, and
+// of equals the first. A member's signature over one of them drops all that do
+// not lie on its line; when the State is in one that is dropped, or is no more
+// the deepest, what came since the last certain epoch is folded again along the
+// way to another.
+
+// Caps on what is kept of epochs that no member's signature proves. Beyond the
+// first and the last the State stays in the epoch that it is in, and a GroupInfo
+// has to correct it if that is the wrong one.
+const (
+	// maxUnproven bounds the epochs in a row: external joiners prove nothing, and
+	// a burst of them may be long. Each keeps the tree nodes that it changed.
+	maxUnproven = 256
+	// maxRivals bounds the epochs beside the State's own line. An honest group
+	// has none; one who floods gets no more of them than this.
+	maxRivals = 32
+	// maxSince bounds the inputs that can be folded again. They hold no memory
+	// that the intents which they brought do not hold too.
+	maxSince = 1 << 14
+)
+
+// fork is what is known since the last epoch that is certain. It is an
+// immutable value.
+type fork struct {
+	stem  *State  // in that epoch, before the first commit that left it
+	nodes []*node // the stem's epoch, then those after it; parents before children
+	since *entry  // the last input folded since the stem
+}
+
+// node is an epoch, an immutable value.
+type node struct {
+	id, parent int                  // parent: -1 for the stem's
+	seq        uint64               // of the commit that began it
+	commit     string               // its hash
+	staged     *mlscore.Staged      // nil for the stem's
+	group      *mlscore.PublicGroup // with its proposals
+	proven     bool
+}
+
+// entry is an input that may be folded again, and those before it.
+type entry struct {
+	in     Input // without Data for a commit: its node has what it does
+	before *entry
+	n      int
+}
+
+func newFork(stem *State, id int) *fork {
+	return &fork{stem: stem, nodes: []*node{{id: id, parent: -1, group: stem.group}}}
+}
+
+// at finds an epoch; nil if it was dropped.
+func (f *fork) at(id int) *node {
+	i, found := slices.BinarySearchFunc(f.nodes, id, func(n *node, id int) int { return n.id - id })
+	if !found {
+		return nil
+	}
+	return f.nodes[i]
+}
+
+// nextID is above those of all epochs that are kept.
+func (f *fork) nextID() int { return f.nodes[len(f.nodes)-1].id + 1 }
+
+// with adds an epoch, or puts it in place of the one with its id.
+func (f *fork) with(n *node) *fork {
+	next := *f
+	i, found := slices.BinarySearchFunc(f.nodes, n.id, func(n *node, id int) int { return n.id - id })
+	next.nodes = slices.Clone(f.nodes)
+	if found {
+		next.nodes[i] = n
+	} else {
+		next.nodes = slices.Insert(next.nodes, i, n)
+	}
+	return &next
+}
+
+// withGroup changes the proposals of an epoch.
+func (f *fork) withGroup(id int, g *mlscore.PublicGroup) *fork {
+	n := *f.at(id)
+	n.group = g
+	return f.with(&n)
+}
+
+// after adds an input.
+func (f *fork) after(in Input) *fork {
+	next := *f
+	next.since = &entry{in: in, before: f.since, n: 1}
+	if f.since != nil {
+		next.since.n += f.since.n
+	}
+	return &next
+}
+
+// path is the way from the stem's epoch, which it leaves out, to another.
+func (f *fork) path(to int) []*node {
+	var way []*node
+	for n := f.at(to); n.parent >= 0; n = f.at(n.parent) {
+		way = append(way, n)
+	}
+	slices.Reverse(way)
+	return way
+}
+
+// rivals is the number of epochs beside the way to one.
+func (f *fork) rivals(head int) int { return len(f.nodes) - 1 - len(f.path(head)) }
+
+// deepest is the epoch with the highest number; of equals the first.
+func (f *fork) deepest() *node {
+	return slices.MaxFunc(f.nodes, func(a, b *node) int { return compareSeq(a.group.Epoch(), b.group.Epoch()) })
+}
+
+// settle keeps what lies on the lines through epochs that a member signed over:
+// more than one only where commits differ in their confirmation tags alone, which
+// the GroupContext of the next epoch tells apart, and not their own.
+func (f *fork) settle(proven []int) *fork {
+	next := *f
+	next.nodes = nil
+	keep, below := make(map[int]bool), make(map[int]bool)
+	for _, id := range proven {
+		below[id] = true
+		for n := f.at(id); n != nil; n = f.at(n.parent) {
+			keep[n.id] = true
+		}
+	}
+	for _, n := range f.nodes {
+		below[n.id] = below[n.id] || below[n.parent]
+		switch {
+		case slices.Contains(proven, n.id):
+			p := *n
+			p.proven = true
+			next.nodes = append(next.nodes, &p)
+		case keep[n.id], below[n.id]:
+			next.nodes = append(next.nodes, n)
+		}
+	}
+	return &next
+}
+
+// inputs are those since the stem, oldest first.
+func (f *fork) inputs() []Input {
+	var list []Input
+	for e := f.since; e != nil; e = e.before {
+		list = append(list, e.in)
+	}
+	slices.Reverse(list)
+	return list
+}
+
+// refold gives the State in another epoch: the stem, after what came since.
+func (f *fork) refold(to int, turned uint64) *State {
+	x := begin(f.stem, Input{Seq: f.stem.position, Time: f.stem.now})
+	x.fork, x.head, x.afresh = f, to, true
+	from := f.stem.group.Epoch()
+	if x.turned > 0 {
+		from = min(from, x.turnedFrom)
+	}
+	x.turned, x.turnedFrom = turned, from
+	x.group = f.nodes[0].group
+	x.out = x.ours(x.group)
+	if f.nodes[0].proven {
+		x.prove(x.group.Epoch())
+	}
+	x.finish()
+	path := f.path(to)
+	for _, in := range f.inputs() {
+		x = begin(x.State, in)
+		switch {
+		case in.Kind != KindCommit && in.Kind != KindProposal:
+			x.fold()
+		case len(path) > 0 && path[0].seq == in.Seq:
+			x.merge(path[0].staged, path[0].group)
+			if path[0].proven {
+				x.prove(x.group.Epoch())
+			}
+			path = path[1:]
+		}
+		x.finish()
+	}
+	return x.State
+}
+
+// remember keeps an input that was folded, if it may have to be folded again.
+func (x *step) remember() {
+	if x.fork == nil {
+		return
+	}
+	in := x.in
+	switch in.Kind {
+	case KindCommit, KindProposal:
+		if x.fork.nodes[len(x.fork.nodes)-1].seq != in.Seq {
+			return // its epoch has it, or it was refused
+		}
+		in.Data = nil
+	case KindInfo:
+		return
+	case KindIntent:
+		if !x.moved {
+			return
+		}
+	}
+	x.fork = x.fork.after(in)
+	if x.fork.since.n > maxSince {
+		x.fork = nil
+	}
+}
+
+// turn goes to another epoch of the fork.
+func (x *step) turn(to int) {
+	lost := *x.State
+	f := x.fork
+	if f.at(x.head) != nil {
+		f = f.withGroup(x.head, x.group)
+	}
+	s := *f.refold(to, x.in.Seq)
+	s.position, s.now, s.fork, s.head = lost.position, lost.now, f, to
+	s.ahead, s.reset = lost.ahead, lost.reset
+	s.gap = lost.gap && s.group.Epoch() <= lost.group.Epoch()
+	*x.State = s
+	x.old, x.afresh, x.ownsOpen, x.ownsParked, x.touched = f.stem, true, false, false, nil
+	x.notify(Notice{Type: NoticeDiverged, Reason: ReasonReverted, Commit: lost.lastCommit, Detail: "members took another commit"})
+	x.reportTurn(&lost)
+}
+
+// reportTurn reports the intents that stand otherwise than they did.
+func (x *step) reportTurn(lost *State) {
+	var changed []*record
+	for id := range x.records.changed(lost.records) {
+		now, known := x.records.get(id)
+		was, before := lost.records.get(id)
+		same := before && known && now.state == was.state && now.reason == was.reason && now.commit == was.commit &&
+			slices.Equal(now.targets(), was.targets())
+		if known && !same && !slices.Contains(changed, now) {
+			changed = append(changed, now)
+		}
+	}
+	slices.SortFunc(changed, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
+	for _, r := range changed {
+		leaves := r.targets()
+		if isTerminal(r.state) {
+			leaves = r.gone
+		}
+		x.notify(Notice{Type: r.state, Intent: r.id, Reason: r.reason, Leaves: leaves, Commit: r.commit})
+	}
+}
+
+// disputed says whether a leaf is another one in an epoch that may turn out to
+// be the current one: a removal of it would be valid there too.
+func (s *State) disputed(leaf mlscore.LeafIndex) bool {
+	if s.fork == nil {
+		return false
+	}
+	ours := s.group.Tree().LeafBytes(leaf)
+	return slices.ContainsFunc(s.fork.nodes, func(n *node) bool {
+		theirs := n.group.Tree().LeafBytes(leaf)
+		return n.id != s.head && n.group.Epoch() == s.group.Epoch() && theirs != nil && !slices.Equal(theirs, ours)
+	})
+}
