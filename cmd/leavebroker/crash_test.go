@@ -35,7 +35,7 @@ import (
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	w := newCrashWorld(t)
-	kills, groups := 50, 5
+	kills, groups := 50, 8
 	if testing.Short() {
 		kills, groups = 8, 3
 	}
@@ -282,7 +282,7 @@ type crashLife struct {
 
 const (
 	crashFewest, crashMost = 4, 14
-	crashSteps             = 80
+	crashSteps             = 50
 )
 
 // live is the life: its end is that every leaver is gone for good.
@@ -302,7 +302,7 @@ func (l *crashLife) live() {
 			break
 		}
 		l.step()
-		time.Sleep(time.Duration(l.random.IntN(40)) * time.Millisecond)
+		time.Sleep(time.Duration(l.random.IntN(20)) * time.Millisecond)
 	}
 	l.end()
 }
@@ -330,6 +330,7 @@ func (l *crashLife) step() {
 		l.await()
 		if l.random.IntN(2) == 0 {
 			l.commitRemovals()
+			l.empty(l.any()) // confirmed: the broker may put the group aside
 		}
 	}
 	l.Epochs = int(l.epoch())

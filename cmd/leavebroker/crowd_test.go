@@ -3,10 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
+	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,9 +43,44 @@ type crowd struct {
 	named   int
 }
 
+// newCrowd is a crowd of a test that has no members yet.
+func newCrowd(t testing.TB, d *daemonProcess, tenant, id string) *crowd {
+	t.Helper()
+	suite, err := mlscore.LookupSuite(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := d.connect()
+	t.Cleanup(nc.Close)
+	ds, err := delivery.New(nc, "leave", tenant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &crowd{
+		fail: func(err error) { t.Helper(); t.Fatal(err) }, ctx: t.Context(), nc: nc, ds: ds, tenant: tenant, suite: suite, id: []byte(id),
+		sender: d.externalSender(tenant, suite), random: rand.Reader, shared: new(member.Shared),
+	}
+}
+
 func (c *crowd) check(err error) {
 	if err != nil {
-		c.fail(fmt.Errorf("group %s: %w", c.id, err))
+		c.fail(fmt.Errorf("%s: group %s: %w", callers(), c.id, err))
+	}
+}
+
+// callers are the places that led to a failure, the innermost first.
+func callers() string {
+	var pcs [8]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	var places []string
+	for {
+		f, more := frames.Next()
+		if name := filepath.Base(f.File); strings.HasSuffix(name, "_test.go") {
+			places = append(places, fmt.Sprintf("%s:%d", name, f.Line))
+		}
+		if !more {
+			return strings.Join(places, " < ")
+		}
 	}
 }
 
@@ -190,21 +230,26 @@ func (c *crowd) again(call func(context.Context) error) error {
 // submit hands an intent to intent.submit until the broker answers.
 func (c *crowd) submit(message []byte) (v *delivery.Verdict) {
 	c.check(c.again(func(ctx context.Context) (err error) {
-		v, err = c.ds.SubmitIntent(ctx, message, time.Second)
+		v, err = c.ds.SubmitIntent(ctx, message, 300*time.Millisecond)
 		return err
 	}))
 	return v
 }
 
-// publish stores an input of the log directly until it is acknowledged.
-func (c *crowd) publish(kind string, body []byte) {
+// publish stores an input of the log directly until it is acknowledged, and
+// gives its sequence.
+func (c *crowd) publish(kind string, body []byte) (seq uint64) {
 	js := got[jetstream.JetStream](c)(jetstream.New(c.nc))
 	subject := "leave.in." + c.tenant + "." + broker.GroupToken(c.id) + "." + kind
 	id := nuid.Next()
 	c.check(c.again(func(ctx context.Context) error {
-		_, err := js.Publish(ctx, subject, body, jetstream.WithMsgID(id))
+		ack, err := js.Publish(ctx, subject, body, jetstream.WithMsgID(id))
+		if err == nil {
+			seq = ack.Sequence
+		}
 		return err
 	}))
+	return seq
 }
 
 // status asks where an intent of the group stands. The broker must know it.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,6 +55,17 @@ func newDaemon(t testing.TB, tenants string) *daemonProcess {
 	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(d.cleanUp)
+	return d
+}
+
+// newDefaultDaemon prepares a daemon without a configuration file.
+func newDefaultDaemon(t testing.TB) *daemonProcess {
+	t.Helper()
+	dir := t.TempDir()
+	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	d := &daemonProcess{t: t, stateDir: filepath.Join(dir, "state"), logPath: filepath.Join(dir, "log"), url: "nats://" + listen}
+	d.env = []string{"LEAVEBROKER_STATE_DIR=" + d.stateDir, "LEAVEBROKER_NATS_EMBEDDED_LISTEN=" + listen}
 	t.Cleanup(d.cleanUp)
 	return d
 }
@@ -179,7 +191,8 @@ func (d *daemonProcess) log() []byte {
 func (d *daemonProcess) connect() *nats.Conn {
 	d.t.Helper()
 	nc, err := nats.Connect(d.url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
-		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(10*time.Millisecond, 0))
+		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(10*time.Millisecond, 0),
+		nats.Timeout(10*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -277,6 +290,23 @@ func (d *daemonProcess) events() []told {
 		all = append(all, e)
 	}
 	return all
+}
+
+// awaitEvent waits for an event.
+func (d *daemonProcess) awaitEvent(what string, match func(told) bool) told {
+	d.t.Helper()
+	var all []told
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(20 * time.Millisecond) {
+		all = d.events()
+		if i := slices.IndexFunc(all, match); i >= 0 {
+			return all[i]
+		}
+	}
+	for _, e := range all {
+		d.t.Logf("%+v", e)
+	}
+	d.t.Fatalf("no event: %s", what)
+	return told{}
 }
 
 // logLines are the daemon's log lines, each of which has to be JSON.
