@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -12,12 +13,16 @@ import (
 )
 
 // demoShow tells a person what happens: a line for each event on out, progress
-// of long work on the terminal. Off a terminal, progress is a few plain lines.
+// of long work on the terminal. Off a terminal, progress is a plain line now and
+// then.
 type demoShow struct {
 	out, progress io.Writer
-	quiet         bool // no story: the result is for a script
-	last          int  // the last progress told, in tenths
+	quiet         bool      // no story: the result is for a script
+	last          time.Time // progress was told, or there was nothing to tell
 }
+
+// progressInterval is the time between two lines of progress off a terminal.
+const progressInterval = 2 * time.Second
 
 // line tells one event of an epoch.
 func (s *demoShow) line(epoch uint64, format string, args ...any) {
@@ -44,10 +49,12 @@ func (s *demoShow) work(what string, done, all int) {
 		}
 		return
 	}
-	if tenth := 10 * done / all; tenth != s.last {
-		if s.last = tenth; tenth%5 == 0 {
-			fmt.Fprintf(s.progress, "%s %d of %d\n", what, done, all)
-		}
+	switch now := time.Now(); {
+	case s.last.IsZero():
+		s.last = now
+	case now.Sub(s.last) >= progressInterval:
+		s.last = now
+		fmt.Fprintf(s.progress, "%s %d of %d\n", what, done, all)
 	}
 }
 
