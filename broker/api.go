@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
+	"go.uber.org/zap"
 	"leavebroker/intents"
 )
 
@@ -87,24 +89,25 @@ func (b *Broker) addService() (micro.Service, error) {
 
 // serve answers a request in a goroutine of its own.
 func (b *Broker) serve(e endpoint, r micro.Request) {
+	subject, request, to := r.Subject(), r.Data(), r.Reply()
 	select {
 	case b.requests <- struct{}{}:
 	default:
-		respond(r, nil, &apiError{codeBusy, "too many requests at a time"})
+		b.respond(to, nil, &apiError{codeBusy, "too many requests at a time"})
 		return
 	}
 	b.background.Go(func() {
 		defer func() { <-b.requests }()
 		ctx, cancel := context.WithTimeout(b.work, requestTimeout+maxWait)
 		defer cancel()
-		reply, err := b.answer(ctx, e, r)
-		respond(r, reply, err)
+		reply, err := b.answer(ctx, e, subject, request)
+		b.respond(to, reply, err)
 	})
 }
 
-func (b *Broker) answer(ctx context.Context, e endpoint, r micro.Request) (reply any, err error) {
+func (b *Broker) answer(ctx context.Context, e endpoint, subject string, request []byte) (reply any, err error) {
 	defer recovered(&err)
-	name, err := b.names.parseAPI(r.Subject())
+	name, err := b.names.parseAPI(subject)
 	if err != nil {
 		return nil, badRequest("%v", err)
 	}
@@ -112,21 +115,30 @@ func (b *Broker) answer(ctx context.Context, e endpoint, r micro.Request) (reply
 	if t == nil {
 		return nil, notFound("tenant %q is not served", name)
 	}
-	return e.serve(b, ctx, t, r.Data())
+	return e.serve(b, ctx, t, request)
 }
 
-func respond(r micro.Request, reply any, err error) {
-	if err == nil {
-		// The requester is gone if this fails.
-		_ = r.RespondJSON(reply)
-		return
+// respond sends the reply or the error of a request. It does not go through the
+// request, which only its handler may use. The requester may be gone.
+func (b *Broker) respond(to string, reply any, err error) {
+	m := nats.NewMsg(to)
+	if err != nil {
+		var e *apiError
+		if !errors.As(err, &e) {
+			e = &apiError{codeUnavailable, err.Error()}
+		}
+		e = &apiError{e.Code, strings.Join(strings.Fields(e.Text), " ")} // one line: it goes into a header
+		b.metrics.count("request_errors", e.Code)
+		m.Header.Set(micro.ErrorCodeHeader, e.Code)
+		m.Header.Set(micro.ErrorHeader, e.Text)
+		reply = e
 	}
-	var e *apiError
-	if !errors.As(err, &e) {
-		e = &apiError{codeUnavailable, err.Error()}
+	if m.Data, err = json.Marshal(reply); err == nil {
+		err = b.nc.PublishMsg(m)
 	}
-	body, _ := json.Marshal(e) // two strings
-	_ = r.Error(e.Code, e.Text, body)
+	if err != nil {
+		b.log.Warn("a reply is not sent", zap.Error(err))
+	}
 }
 
 // decode reads a request; unknown fields are refused, as they are mistakes.

@@ -68,7 +68,7 @@ func parseGroupToken(token string) ([]byte, error) {
 	hash, hashed := strings.CutPrefix(token, "=")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(hash)
 	switch {
-	case err != nil:
+	case err != nil, base64.RawURLEncoding.EncodeToString(b) != hash: // decoding passes over line ends
 		return nil, fmt.Errorf("group token %q is not unpadded base64url", token)
 	case token == GroupToken(nil):
 		return []byte{}, nil

@@ -69,11 +69,15 @@ func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k gro
 		if k.tenant != t.Name {
 			continue
 		}
-		s := b.owners[b.names.partition(k)].peek(k)
-		if s == nil {
-			if s, err = b.view(ctx, k, t); err != nil {
-				return k, r, false, err
+		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+			if _, ok := s.Intent(id); !ok {
+				continue
 			}
+		}
+		// An event may have told more than what is in memory yet.
+		s, err := b.view(ctx, k, t)
+		if err != nil {
+			return k, r, false, err
 		}
 		if r, ok := s.Intent(id); ok {
 			return k, r, true, nil
