@@ -145,7 +145,8 @@ func (b *Broker) record(ctx context.Context, g *group, events []event) error {
 	changed := g.state.Open() != g.ledger.Open || g.ledger.rev == 0 && g.state.Open()
 	for i := range events {
 		e := &events[i]
-		changed = changed || e.Intent != "" && (e.Type == intents.NoticeConfirmed || isState(e.Type) && isEnded(e.Type))
+		changed = changed || e.Type == intents.NoticeDiverged || // what had ended may be open again
+			e.Intent != "" && (e.Type == intents.NoticeConfirmed || isState(e.Type) && isEnded(e.Type))
 	}
 	if !changed {
 		return nil

@@ -34,24 +34,26 @@ func (g *group) fold(r *received) []intents.Notice {
 	before := g.state
 	var notices []intents.Notice
 	g.state, notices = g.state.Step(in)
-	for _, n := range notices {
-		g.openIntents += opened(before, n)
-	}
+	g.openIntents += opened(before, g.state, notices)
 	return notices
 }
 
-// opened says by how much a notice changes the number of open intents.
-func opened(before *intents.State, n intents.Notice) int {
-	if n.Intent == "" || !isState(n.Type) {
-		return 0
+// opened says by how much a step changed the number of open intents. One step
+// may report an intent more than once.
+func opened(before, after *intents.State, notices []intents.Notice) (n int) {
+	counted := make(map[string]bool, len(notices))
+	for _, notice := range notices {
+		if id := notice.Intent; id != "" && isState(notice.Type) && !counted[id] {
+			counted[id] = true
+			n += isOpen(after, id) - isOpen(before, id)
+		}
 	}
-	r, known := before.Intent(n.Intent)
-	wasOpen := known && !isEnded(r.State)
-	switch open := !isEnded(n.Type); {
-	case open && !wasOpen:
+	return n
+}
+
+func isOpen(s *intents.State, id string) int {
+	if r, known := s.Intent(id); known && !isEnded(r.State) {
 		return 1
-	case !open && wasOpen:
-		return -1
 	}
 	return 0
 }

@@ -73,8 +73,8 @@ type Tenant struct {
 	// Signers sign proposals: at most one for each signature scheme is used in
 	// a group, the first that its external_senders list.
 	Signers []mlscore.Signer
-	// Policy is the tenant's rules. Its Tenant, SenderKeys and Association are
-	// set by New.
+	// Policy is the tenant's rules. Its Tenant, SenderKeys, Association and
+	// Parallel are set by New.
 	Policy intents.Policy
 	// AuthService tells which members belong to one user. Optional: without it
 	// an intent removes its sender alone.

@@ -109,6 +109,7 @@ func (o *owner) answered(k groupKey, a *question, q intents.Question, answer int
 	if err != nil {
 		answer = intents.Answer{Intent: q.Intent, Epoch: q.Epoch, Status: intents.StatusError}
 	}
+	answer.Position = q.Position
 	delay := askLost
 	if !complete {
 		a.failures++

@@ -228,7 +228,7 @@ func leaves(t *testing.T, messages [][]byte) (list []mlscore.LeafIndex) {
 func receipt(t *testing.T, ctx context.Context, ds *delivery.Service, id string) {
 	t.Helper()
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		v, err := ds.IntentStatus(ctx, id)
+		v, err := ds.IntentStatus(ctx, nil, id)
 		check(t, err)
 		if v.State == intents.StateRemoved && v.Confirmed {
 			return

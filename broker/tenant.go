@@ -16,6 +16,7 @@ type tenant struct {
 func newTenant(t Tenant) *tenant {
 	n := &tenant{Tenant: t, policy: t.Policy}
 	n.policy.Tenant = t.Name
+	n.policy.Parallel = Parallel
 	n.policy.Association = t.AuthService != nil
 	n.policy.SenderKeys = nil
 	for _, s := range t.Signers {
