@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -127,8 +128,8 @@ func makeOutput(g *mlscore.PublicGroup, signers []mlscore.Signer, order *intents
 		if _, listed := g.ExternalSenderIndex(signer.PublicKey()); !listed || signer.Scheme() != g.Suite().Signature {
 			continue
 		}
-		for _, leaf := range order.Leaves[:min(len(order.Leaves), maxRemovals)] {
-			m, err := mlscore.ExternalRemove(g, signer, leaf)
+		for _, p := range proposals(order) {
+			m, err := mlscore.ExternalProposal(g, signer, p)
 			if err != nil {
 				return nil, err
 			}
@@ -137,6 +138,15 @@ func makeOutput(g *mlscore.PublicGroup, signers []mlscore.Signer, order *intents
 		return out, nil
 	}
 	return nil, fmt.Errorf("no key of suite %d is in external_senders", g.Suite().ID)
+}
+
+// proposals are those of an order, as many as one output holds.
+func proposals(order *intents.Order) []*mlscore.Proposal {
+	list := slices.Clone(order.Operations)
+	for _, leaf := range order.Leaves {
+		list = append(list, &mlscore.Proposal{Type: mlscore.ProposalTypeRemove, Removed: leaf})
+	}
+	return list[:min(len(list), maxRemovals)]
 }
 
 // record stores in the ledger what changed since it was written: whether the

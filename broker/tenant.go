@@ -30,8 +30,8 @@ func newTenant(t Tenant) *tenant {
 
 // wireFormat is that of the tenant's intents.
 func (t *tenant) wireFormat() mlscore.WireFormat {
-	if t.policy.WireFormat == 0 {
+	if t.policy.CodePoints == (intents.CodePoints{}) {
 		return intents.DefaultWireFormat
 	}
-	return t.policy.WireFormat
+	return t.policy.CodePoints.WireFormat
 }

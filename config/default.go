@@ -42,6 +42,7 @@ func DefaultTenant(name string) Tenant {
 		InfoTrust:      "handshake",
 		Mode2:          "allow",
 		Form:           "remove",
+		FallbackEpochs: 3,
 		ParkTTL:        day,
 		LagWindow:      Duration(60 * time.Second),
 		StalledAfter:   5,

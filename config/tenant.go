@@ -29,11 +29,15 @@ type Tenant struct {
 	Mode2 string `yaml:"mode2"`
 
 	// Form is the proposal that removals are made with: remove, a plain Remove
-	// for each leaf (RFC 9420, Section 12.1.3). leaf_operation_proposal is for
-	// groups in which every member lists that type in its capabilities and asks
-	// the same Authentication Service; it is not supported yet. Default:
-	// remove.
+	// for each leaf (RFC 9420, Section 12.1.3), or leaf_operation_proposal, one
+	// for each intent in groups in which every member's capabilities list that
+	// type. The latter wants authsvc.shared. Default: remove.
 	Form string `yaml:"form"`
+
+	// FallbackEpochs is the number of epochs that may pass without progress of
+	// an intent before its leaves are proposed by plain Removes whatever the
+	// form, at least 1. Default: 3.
+	FallbackEpochs int `yaml:"fallback_epochs"`
 
 	// ParkTTL is how long an intent that cannot be judged is kept before it
 	// expires, more than 0. Default: 24h.
@@ -172,6 +176,12 @@ type AuthService struct {
 	// basic credential only from the user it names. Without it the rules decide
 	// nothing, as anybody may claim any identity. Default: false.
 	CredentialsVouched bool `yaml:"credentials_vouched"`
+
+	// Shared states that the members ask the same service, so that an intent
+	// which removes associated members means the same to all. It is needed for
+	// form leaf_operation_proposal, and for joiners to include such intents.
+	// Only for a type that is not none. Default: false.
+	Shared bool `yaml:"shared"`
 
 	// OnError says what happens to associated leaves while the service fails:
 	// hold them and ask again, or sender_only, give them up. use_stale is not

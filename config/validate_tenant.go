@@ -23,7 +23,11 @@ func (t *Tenant) validate(ps *problems, at string) {
 	}
 	oneOf(ps, at+".info_trust", t.InfoTrust, "handshake", "ds")
 	oneOf(ps, at+".mode2", t.Mode2, "allow", "hold", "sender_only")
-	supported(ps, at+".form", t.Form, []string{"remove"}, "leaf_operation_proposal")
+	oneOf(ps, at+".form", t.Form, "remove", "leaf_operation_proposal")
+	if t.Form == "leaf_operation_proposal" && !t.AuthService.Shared {
+		ps.add(at+".form", "leaf_operation_proposal wants authsvc.shared")
+	}
+	atLeast(ps, at+".fallback_epochs", t.FallbackEpochs, 1)
 	atLeast(ps, at+".park_ttl", t.ParkTTL, Duration(time.Millisecond))
 	atLeast(ps, at+".lag_window", t.LagWindow, 0)
 	atLeast(ps, at+".stalled_after", t.StalledAfter, 1)
@@ -127,6 +131,9 @@ func (a *AuthService) validate(ps *problems, at string) {
 	}
 	if a.Type == "none" && len(a.Rules) > 0 {
 		ps.add(at+".rules", "rules have no effect with type none; use static")
+	}
+	if a.Type == "none" && a.Shared {
+		ps.add(at+".shared", "nothing is shared with type none")
 	}
 	supported(ps, at+".on_error", a.OnError, []string{"hold", "sender_only"}, "use_stale")
 	between(ps, at+".timeout", a.Timeout, Duration(time.Millisecond), Duration(time.Minute))

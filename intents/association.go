@@ -17,6 +17,8 @@ type association struct {
 	associated []mlscore.LeafIndex // to be removed
 	frozen     bool
 
+	givenUp bool // open candidates were left alone by policy
+
 	answer *RecordedAnswer // the last one
 	failed int             // answers since the last that left nothing open
 
@@ -108,7 +110,7 @@ func (a *association) apply(ans *Answer, p *Policy, g *mlscore.PublicGroup, inde
 	if ans.Status != StatusResolved {
 		n.failed++
 		if p.OnError == OnErrorSenderOnly {
-			n.all, n.open = false, nil
+			n.all, n.open, n.givenUp = false, nil, true
 		}
 		return &n
 	}
@@ -121,6 +123,7 @@ func (a *association) apply(ans *Answer, p *Policy, g *mlscore.PublicGroup, inde
 	associated, unrelated, undecided := settled(ans.Associated), settled(ans.Unrelated), settled(ans.Undecided)
 	if p.OnError == OnErrorSenderOnly {
 		unrelated = slices.Sorted(slices.Values(slices.Concat(unrelated, undecided)))
+		n.givenUp = n.givenUp || len(undecided) > 0
 		undecided = nil
 	}
 	var open, found []mlscore.LeafIndex

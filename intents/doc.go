@@ -5,7 +5,8 @@
 //
 //	Section 2        intent.go, proposal.go   structures
 //	Section 2.3      verify.go                the checks, one error each
-//	Section 2.4      due.go                   what to propose; plain Removes
+//	Section 2.4      due.go, form.go          what to propose, and as what
+//	                 proposal.go, blocked.go  what others propose and commit
 //	Section 2.5      association.go           what to ask the Authentication Service
 //	"Replay" in the security considerations   lineage.go
 //
@@ -46,7 +47,9 @@
 // Who may turn an intent into what. "The recipient MAY create a
 // LeafOperationProposal." We send plain Removes as an external sender, which
 // RFC 9420, Section 12.1.8 allows and every member understands. To members they
-// originate from us and not from the sender of the intent.
+// originate from us and not from the sender of the intent. Where every member's
+// capabilities list the type, we may send LeafOperationProposals instead (Form),
+// and offer them to external joiners (Pending).
 //
 // All or part. A LeafOperationProposal is one set of Removes; plain Removes may
 // be committed one by one. The draft ends an intent when its sender is removed,
@@ -56,19 +59,26 @@
 //
 // When association is decided. At processing, by each member alone: two answers
 // would give two trees. The draft does not say how members come to one. Ours is
-// asked once per leaf and credential and recorded before it is used; nothing of
-// it is left to members. Whether association is symmetric is not said either:
-// we ask for the sender against each other member.
+// asked once per leaf and credential and recorded before it is used. With plain
+// Removes nothing of it is left to members; an intent that removes associated
+// members becomes a LeafOperationProposal only where all ask the same service
+// (Policy.SharedAssociation). When others commit one, we ask as they did, and
+// hold the commit and what follows it until the answer is in the log; a commit
+// that contradicts the answer is unresolvable. Whether association is symmetric
+// is not said either: we ask for the sender against each other member.
 //
 // A Remove that is already there. A LeafOperationProposal beside a Remove,
-// SelfRemove or Update of one of its leaves, or of the committer, would make
-// the list invalid (RFC 9420, Section 12.2), without a rule which yields. We
-// propose each leaf at most once in an epoch, and none that has a SelfRemove
-// pending.
+// SelfRemove or Update of one of its leaves, or of the committer, makes the list
+// invalid (RFC 9420, Section 12.2), without a rule which yields: a committer has
+// to leave one out. We propose each leaf at most once in an epoch, and none that
+// has a SelfRemove pending.
 //
 // External commits. "May include one or more LeafOperationProposals", by value
 // or by reference is not said, and RFC 9420, Section 12.4.3.2 forbids
-// references: by value only.
+// references: by value only. mls-rs accepts references; a registry may say so
+// too (mlscore.CustomProposal), and they are flagged.
+//
+// What a Path column would say. Removes need a path, so the proposal does.
 //
 // Until when an intent is valid. "Provided the leaf remains unchanged", "until
 // the sender updates its own leaf", "as long as the creator's leaf doesn't

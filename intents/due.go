@@ -20,9 +20,10 @@ type Due struct {
 
 // Order is the removals to sign and store for one epoch, as one Output.
 type Order struct {
-	Epoch   uint64
-	Leaves  []mlscore.LeafIndex // ascending
-	Intents []string            // those that they answer, by submission
+	Epoch      uint64
+	Leaves     []mlscore.LeafIndex // by plain Removes, ascending
+	Operations []*mlscore.Proposal // LeafOperationProposals
+	Intents    []string            // those that they answer, by submission
 }
 
 // Due tells what ought to be done at a time.
@@ -30,9 +31,12 @@ func (s *State) Due(now time.Time) Due {
 	var d Due
 	s.dueTimers(&d, now)
 	if s.able() {
-		s.dueProposals(&d, now)
+		if s.blocked == nil {
+			s.dueProposals(&d, now)
+		}
 		s.dueQuestions(&d)
 	}
+	s.dueBlocked(&d)
 	return d
 }
 
@@ -95,30 +99,20 @@ func (s *State) order() *Order {
 		return nil
 	}
 	order := &Order{Epoch: s.group.Epoch()}
-	leaving := s.selfRemoves()
-	var answered []*record
+	wanting := make([]*record, 0, s.wanting.n)
 	for id := range s.wanting.all() {
 		r, _ := s.records.get(id)
-		wanted := false
-		for _, leaf := range r.actionable(s.policy) {
-			if leaving[leaf] || has(s.out, leaf) || s.group.Tree().LeafBytes(leaf) == nil || s.disputed(leaf) {
-				continue
-			}
-			order.Leaves, wanted = append(order.Leaves, leaf), true
-		}
-		if wanted {
-			answered = append(answered, r)
-		}
+		wanting = append(wanting, r)
 	}
-	if len(order.Leaves) == 0 {
+	slices.SortFunc(wanting, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
+	chosen := &ordering{Order: order, out: s.selfRemoves()}
+	for _, r := range wanting {
+		s.choose(chosen, r)
+	}
+	if len(order.Intents) == 0 {
 		return nil
 	}
-	slices.SortFunc(answered, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
-	for _, r := range answered {
-		order.Intents = append(order.Intents, r.id)
-	}
 	slices.Sort(order.Leaves)
-	order.Leaves = slices.Compact(order.Leaves)
 	return order
 }
 
@@ -143,16 +137,21 @@ func (s *State) dueQuestions(d *Due) {
 		if a == nil {
 			continue
 		}
-		q := Question{Intent: r.id, Epoch: s.group.Epoch(), Position: s.position, Sender: candidate(r.intent.SenderIndex, r.sender), Failed: a.failed}
-		for _, index := range a.candidates(s.group, r.intent.SenderIndex) {
-			if leaf := s.group.Tree().Leaf(index); leaf != nil {
-				q.Candidates = append(q.Candidates, candidate(index, leaf))
-			}
-		}
-		if len(q.Candidates) > 0 {
+		if q := s.question(r.id, r.intent.SenderIndex, r.sender, a); len(q.Candidates) > 0 {
 			d.Ask = append(d.Ask, q)
 		}
 	}
+}
+
+// question asks for the open candidates of an association.
+func (s *State) question(intent string, sender mlscore.LeafIndex, leaf *mlscore.LeafNode, a *association) Question {
+	q := Question{Intent: intent, Epoch: s.group.Epoch(), Position: s.position, Sender: candidate(sender, leaf), Failed: a.failed}
+	for _, index := range a.candidates(s.group, sender) {
+		if leaf := s.group.Tree().Leaf(index); leaf != nil {
+			q.Candidates = append(q.Candidates, candidate(index, leaf))
+		}
+	}
+	return q
 }
 
 // Pending is what an external joiner includes, and what a delivery service may
@@ -161,7 +160,7 @@ type Pending struct {
 	Epoch                  uint64   `json:"epoch"`
 	Proposals              [][]byte `json:"proposals"`                // ours of this epoch: MLSMessages
 	SelfRemoves            [][]byte `json:"self_removes"`             // MLSMessages
-	LeafOperationProposals [][]byte `json:"leaf_operation_proposals"` // Proposals
+	LeafOperationProposals [][]byte `json:"leaf_operation_proposals"` // Proposals, for external commits by value
 	MustReference          [][]byte `json:"must_reference"`           // ProposalRefs
 }
 
@@ -172,14 +171,14 @@ func (s *State) Pending() Pending {
 	if s.group == nil {
 		return p
 	}
-	p.Epoch = s.group.Epoch()
+	p.Epoch, p.LeafOperationProposals = s.group.Epoch(), s.joinable()
 	for q := range s.group.Proposals() {
 		switch {
 		case q.Invalid != nil:
 			continue
 		case q.Proposal.IsSelfRemove():
 			p.SelfRemoves = append(p.SelfRemoves, q.Message())
-		case q.Proposal.Type == mlscore.ProposalTypeRemove && q.Sender.Type == mlscore.SenderTypeExternal && s.isOurs(s.group, q.Sender):
+		case s.pendingOurs(q):
 			p.Proposals = append(p.Proposals, q.Message())
 		default:
 			continue

@@ -166,7 +166,7 @@ func (f *fork) refold(to int, turned uint64) *State {
 	}
 	x.turned, x.turnedFrom = turned, from
 	x.group = f.nodes[0].group
-	x.out = x.ours(x.group)
+	x.out, x.operations = x.ours(x.group)
 	if f.nodes[0].proven {
 		x.prove(x.group.Epoch())
 	}

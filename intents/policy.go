@@ -35,17 +35,30 @@ const (
 type Policy struct {
 	// Tenant is part of the identifier of every intent.
 	Tenant string
-	// Registry holds the code points; nil is mlscore.DefaultRegistry.
+	// Registry holds the code points; nil is mlscore.DefaultRegistry with the
+	// CodePoints' CustomProposal.
 	Registry *mlscore.Registry
 	// Parallel verifies the leaves of GroupInfos; nil does so one after another.
 	Parallel mlscore.Parallel
-	// WireFormat is that of intents; 0 is DefaultWireFormat.
-	WireFormat mlscore.WireFormat
+	// CodePoints are those of the draft, as the Registry has them; the zero value
+	// is DefaultCodePoints.
+	CodePoints CodePoints
 	// SenderKeys are the public keys of our signers.
 	SenderKeys [][]byte
 	// InfoTrustDS says that the delivery service vouches for GroupInfos:
 	// proposals go out before a member's signature proves one.
 	InfoTrustDS bool
+
+	// Form is what removals are proposed as.
+	Form Form
+	// SharedAssociation says that the members ask the same Authentication
+	// Service as we. Only then a LeafOperationProposal is made of an intent that
+	// removes associated members.
+	SharedAssociation bool
+	// FallbackEpochs is the number of epochs without progress after which the
+	// leaves of an intent are proposed as plain Removes whatever the Form; 0 is
+	// never.
+	FallbackEpochs int
 
 	// Mode2 is what remove_associated_members does.
 	Mode2 Mode2
@@ -76,16 +89,18 @@ type Policy struct {
 
 func (p *Policy) registry() *mlscore.Registry {
 	if p.Registry == nil {
-		return mlscore.DefaultRegistry()
+		reg := mlscore.DefaultRegistry()
+		reg.Custom = []mlscore.CustomProposal{p.codePoints().CustomProposal()}
+		return reg
 	}
 	return p.Registry
 }
 
-func (p *Policy) wireFormat() mlscore.WireFormat {
-	if p.WireFormat == 0 {
-		return DefaultWireFormat
+func (p *Policy) codePoints() CodePoints {
+	if p.CodePoints == (CodePoints{}) {
+		return DefaultCodePoints()
 	}
-	return p.WireFormat
+	return p.CodePoints
 }
 
 // associates says whether remove_associated_members removes others at all.

@@ -35,7 +35,7 @@ func (x *step) view(r *record) (state, reason string) {
 		return StateHeld, ReasonGuard
 	case a != nil && a.heldBack(x.policy) && len(a.associated) > 0:
 		return StateHeld, ReasonApproval
-	case a != nil && a.unanswered():
+	case a != nil && a.unanswered(), x.stuck():
 		return StateHeld, ReasonAssociation
 	case x.sole && len(r.targets()) > 0:
 		return StatePending, ReasonSoleMember
@@ -49,7 +49,7 @@ func (x *step) view(r *record) (state, reason string) {
 func (x *step) reportOpen() {
 	x.sole = x.targetsAreAll()
 	look := x.open
-	if !x.afresh && x.gap == x.old.gap && x.trusted == x.old.trusted && x.sole == x.old.sole {
+	if !x.afresh && x.gap == x.old.gap && x.trusted == x.old.trusted && x.sole == x.old.sole && x.stuck() == x.old.stuck() {
 		look = nil
 		for _, id := range x.touched {
 			if r, ok := x.records.get(id); ok && !isTerminal(r.state) {
@@ -114,6 +114,9 @@ func (x *step) updateWanting() {
 // want enters an intent into the set, or takes it out.
 func (x *step) want(id string) {
 	r, ok := x.records.get(id)
+	if ok && slices.Contains(x.operations, id) { // perhaps from before we knew its targets
+		x.takeOut(r.targets(), "")
+	}
 	if ok && !isTerminal(r.state) && r.unsent(x.policy, x.out) {
 		x.wanting = x.wanting.with(id, struct{}{})
 	} else {

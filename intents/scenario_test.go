@@ -95,6 +95,11 @@ func (w *world) command(words []string) {
 	switch verb {
 	case "policy":
 		w.setPolicy(opts)
+	case "operations": // clients list the LeafOperationProposal in their capabilities
+		w.registry = mlscore.DefaultRegistry()
+		w.registry.Custom = []mlscore.CustomProposal{intents.DefaultCodePoints().CustomProposal()}
+	case "propose-operation": // propose-operation a1 by=bob
+		w.handshake(opts["by"], must[[]byte](w.t)(w.group(opts["by"]).Propose(w.operation(args[0]))), "")
 	case "private": // from now on, handshakes are PrivateMessages
 		w.private = true
 		for _, c := range w.clients {
@@ -174,7 +179,11 @@ func (w *world) command(words []string) {
 		w.printRecords()
 	case "pending":
 		p := w.state.Pending()
-		w.printf("epoch=%d proposals=%d self_removes=%d must_reference=%d", p.Epoch, len(p.Proposals), len(p.SelfRemoves), len(p.MustReference))
+		operations := ""
+		if n := len(p.LeafOperationProposals); n > 0 {
+			operations = fmt.Sprintf(" leaf_operation_proposals=%d", n)
+		}
+		w.printf("epoch=%d proposals=%d self_removes=%d must_reference=%d%s", p.Epoch, len(p.Proposals), len(p.SelfRemoves), len(p.MustReference), operations)
 	case "members":
 		w.printMembers()
 	default:
@@ -227,6 +236,12 @@ func (w *world) setPolicy(opts map[string]string) {
 			w.policy.MaxFraction = number
 		case "stalled_after":
 			w.policy.StalledAfter = int(number)
+		case "form":
+			w.policy.Form = intents.FormLeafOperation
+		case "shared":
+			w.policy.SharedAssociation = value == "yes"
+		case "fallback_epochs":
+			w.policy.FallbackEpochs = int(number)
 		case "min_epoch":
 			w.policy.MinEpoch = duration
 		case "keys":
@@ -249,7 +264,7 @@ func (w *world) handshake(from string, message []byte, to string) {
 	}
 }
 
-// commit plays: commit alice [add=…] [remove=…] [refs=none] [senders=…] [to=members]
+// commit plays: commit alice [add=…] [remove=…] [operations=a1,…] [refs=none] [senders=…] [to=members]
 func (w *world) commit(name string, opts map[string]string) {
 	w.t.Helper()
 	var o member.CommitOptions
@@ -264,6 +279,11 @@ func (w *world) commit(name string, opts map[string]string) {
 	if opts["remove"] != "" {
 		for _, victim := range strings.Split(opts["remove"], ",") {
 			o.Proposals = append(o.Proposals, member.Remove(w.group(victim).OwnLeaf()))
+		}
+	}
+	if opts["operations"] != "" {
+		for _, name := range strings.Split(opts["operations"], ",") {
+			o.Proposals = append(o.Proposals, w.operation(name))
 		}
 	}
 	if opts["senders"] != "" {
@@ -300,7 +320,12 @@ func (w *world) join(name string, opts map[string]string) {
 	if user := opts["as"]; user != "" { // the same key, another credential
 		client.Credential = mlscore.BasicCredential([]byte(user))
 	}
-	g, commit, err := client.JoinExternal(info, member.ExternalJoinOptions{Resync: opts["resync"] == "yes", Pending: w.state.Pending().SelfRemoves})
+	pending := w.state.Pending()
+	o := member.ExternalJoinOptions{Resync: opts["resync"] == "yes", Pending: pending.SelfRemoves}
+	if opts["include"] == "yes" {
+		o.LeafOperations = pending.LeafOperationProposals
+	}
+	g, commit, err := client.JoinExternal(info, o)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -45,12 +45,17 @@ type State struct {
 
 	outputs map[uint64]*output  // by epoch: those that are not over
 	out     []mlscore.LeafIndex // whose removal is out in this epoch, ascending
-	wanting trie[struct{}]      // open intents with a removal that is not out
-	wanted  int                 // targets of all open intents that may be proposed, some twice
-	sole    bool                // the targets are all members
+	// operations are the intents whose LeafOperationProposals are out in this
+	// epoch: all their targets are in out.
+	operations []string
+	wanting    trie[struct{}] // open intents with a removal that is not out
+	wanted     int            // targets of all open intents that may be proposed, some twice
+	sole       bool           // the targets are all members
 
 	unauthorised bool // reported
 	asked        bool // a GroupInfo was asked for
+
+	blocked *blocked // a commit that waits for an association; nil: none
 
 	fork *fork // nil: this epoch is certain, or the base
 	head int   // the epoch of the fork that this is
@@ -120,11 +125,12 @@ type step struct {
 	old        *State
 	in         Input
 	notices    []Notice
-	touched    []string // records that were put and are or were open
-	sent       bool     // the outputs changed
-	moved      bool     // an intent changed what is known of it
-	afresh     bool     // everything has to be looked at
-	ownsOpen   bool     // open is a copy of ours
+	touched    []string        // records that were put and are or were open
+	sent       bool            // the outputs changed
+	moved      bool            // an intent changed what is known of it
+	afresh     bool            // everything has to be looked at
+	known      []blockedSender // whose associations were asked for the commit in hand
+	ownsOpen   bool            // open is a copy of ours
 	ownsParked bool
 }
 
@@ -137,7 +143,10 @@ func (s *State) Step(in Input) (*State, []Notice) {
 		return s, nil
 	}
 	x := begin(s, in)
-	x.fold()
+	if !x.queue() {
+		x.fold()
+	}
+	x.resume()
 	x.finish()
 	x.remember()
 	return x.State, x.notices

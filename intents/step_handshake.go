@@ -27,6 +27,9 @@ func (x *step) foldHandshake() {
 		return // delivered again
 	}
 	hits, err := x.stage(m)
+	if x.block(err) {
+		return
+	}
 	if len(hits) == 0 {
 		x.refuseHandshake(m, err)
 		return
@@ -48,20 +51,26 @@ type hit struct {
 }
 
 // stage judges a handshake in the State's epoch, and in those that may turn out
-// to be true. The error is that of the State's.
+// to be true. The error is that of the State's, or that a commit which verifies
+// elsewhere cannot be followed there.
 func (x *step) stage(m *mlscore.MLSMessage) (hits []hit, err error) {
-	staged, err := x.group.Stage(m)
-	if errors.Is(err, mlscore.ErrAhead) {
-		if bridged, ok := x.useAhead(m); ok {
-			staged, err = bridged, nil
-		}
+	staged, err := x.group.StageWith(m, x.associatedWith)
+	if errors.Is(err, mlscore.ErrAhead) && x.useAhead(m) {
+		staged, err = x.group.StageWith(m, x.associatedWith) // with our own proposals of that epoch
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		hits = append(hits, hit{x.head, staged})
+	case needsAssociation(err):
+		return nil, err
 	}
 	for n := range x.elsewhere(epochOf(m)) {
-		if staged, err := n.group.Stage(m); err == nil {
+		staged, elsewhere := n.group.StageWith(m, x.associatedIn(n.group))
+		switch {
+		case elsewhere == nil:
 			hits = append(hits, hit{n.id, staged})
+		case needsAssociation(elsewhere):
+			err = fmt.Errorf("%w in another line", elsewhere)
 		}
 	}
 	return hits, err
@@ -116,8 +125,8 @@ func (x *step) receive(hits []hit) {
 			continue
 		}
 		x.group = h.staged.Next()
-		if leaf, ours := x.removes(x.group, h.staged.Proposal); ours && !has(x.out, leaf) {
-			x.out, x.sent = with(x.out, leaf), true
+		if leaves, operation, ours := x.removes(x.group, h.staged.Proposal); ours {
+			x.takeOut(leaves, operation)
 		}
 	}
 }
@@ -317,7 +326,7 @@ func (x *step) enter(g *mlscore.PublicGroup, commit string) {
 	if out := outputs[g.Epoch()]; out != nil {
 		x.stageOwn(out.messages)
 	}
-	x.out = x.ours(x.group)
+	x.out, x.operations = x.ours(x.group)
 }
 
 // over says whether an epoch is over for good. While the base or a commit may

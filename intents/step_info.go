@@ -36,27 +36,26 @@ func (x *step) foldInfo() {
 }
 
 // useAhead bridges to a GroupInfo that came before its time, when a handshake
-// of its epoch verifies over it, and gives that handshake staged. Without one
-// the GroupInfo stays aside: it may have overtaken its commit, and it must not
+// of its epoch verifies over it, and says whether it did. Without one the
+// GroupInfo stays aside: it may have overtaken its commit, and it must not
 // replace a chain by itself.
-func (x *step) useAhead(m *mlscore.MLSMessage) (*mlscore.Staged, bool) {
+func (x *step) useAhead(m *mlscore.MLSMessage) bool {
 	gi := x.ahead
 	if gi == nil || epochOf(m) != gi.GroupContext.Epoch {
-		return nil, false
+		return false
 	}
 	g, err := x.fromInfo(gi)
 	if err != nil {
 		x.ahead = nil
 		x.refuse(mlscore.Reason(err), "%v", err)
-		return nil, false
+		return false
 	}
-	if staged, err := g.Stage(m); err != nil || !staged.Proves && !isCommit(m) {
-		return nil, false
+	if staged, err := g.Stage(m); !needsAssociation(err) && (err != nil || !staged.Proves && !isCommit(m)) {
+		return false
 	}
 	x.needInfo("missed_commits", fmt.Sprintf("bridged from epoch %d to %d", x.group.Epoch(), g.Epoch()))
 	x.adopt(g)
-	staged, err := x.group.Stage(m) // with our own proposals of that epoch
-	return staged, err == nil
+	return true
 }
 
 // bridge uses a GroupInfo that came before its time, once it is sure that

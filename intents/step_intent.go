@@ -32,7 +32,7 @@ func (x *step) refuse(reason, format string, args ...any) {
 }
 
 func (x *step) foldIntent() {
-	in, err := ParseMessage(x.in.Data, x.policy.wireFormat())
+	in, err := ParseMessage(x.in.Data, x.policy.codePoints().WireFormat)
 	if err != nil {
 		x.notify(Notice{Type: StateRejected, Reason: Reason(err), Detail: err.Error()})
 		return

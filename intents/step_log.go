@@ -32,7 +32,7 @@ func (x *step) foldClosed() {
 // name the leaves that stay. The epoch is that of a commit that says so; 0 for
 // none.
 func (x *step) close(reason string, epoch uint64) {
-	x.closed, x.gap = reason, false
+	x.closed, x.gap, x.blocked = reason, false, nil
 	end := outcome{StateRejected, ReasonGroupClosed, epoch}
 	for _, r := range slices.Clone(x.open) {
 		x.end(r, end, r.targets())
@@ -62,16 +62,20 @@ func (x *step) foldRemoval() {
 	if x.over(out.Epoch) {
 		return
 	}
-	messages, leaves, ok := x.readOutput(&out)
+	sent, ok := x.readOutput(&out)
 	if !ok {
 		return
 	}
-	fresh := x.addOutput(out.Epoch, out.Proposals, messages, leaves)
+	fresh := x.addOutput(out.Epoch, sent)
+	messages := make([]*mlscore.MLSMessage, len(sent))
+	for i, p := range sent {
+		messages[i] = p.message
+	}
 	x.stageElsewhere(out.Epoch, messages)
 	if x.group != nil && out.Epoch == x.group.Epoch() {
 		x.stageOwn(messages)
-		for _, leaf := range leaves { // even one that cannot be staged is not due again
-			x.out = with(x.out, leaf)
+		for _, p := range sent { // even one that cannot be staged is not due again
+			x.takeOut(p.leaves, p.operation)
 		}
 	}
 	if len(fresh) > 0 {
@@ -79,40 +83,44 @@ func (x *step) foldRemoval() {
 	}
 }
 
-// readOutput decodes the removals of an output, ascending by leaf.
-func (x *step) readOutput(out *Output) (messages []*mlscore.MLSMessage, leaves []mlscore.LeafIndex, ok bool) {
+// readOutput decodes the removals of an output.
+func (x *step) readOutput(out *Output) (sent []sentProposal, ok bool) {
 	for _, b := range out.Proposals {
+		p := sentProposal{raw: b}
 		m, err := mlscore.ParseMLSMessage(b, x.policy.registry())
-		if err != nil || m.PublicMessage == nil || m.PublicMessage.Content.Proposal == nil ||
-			m.PublicMessage.Content.Proposal.Type != mlscore.ProposalTypeRemove || m.PublicMessage.Content.Epoch != out.Epoch {
-			x.refuse(ReasonMalformed, "an output with %d bytes that are no Remove for epoch %d", len(b), out.Epoch)
-			return nil, nil, false
+		if err == nil && m.PublicMessage != nil && m.PublicMessage.Content.Proposal != nil && m.PublicMessage.Content.Epoch == out.Epoch {
+			p.message = m
+			p.leaves, p.operation, ok = x.readRemoval(m.PublicMessage.Content.Proposal)
 		}
-		messages = append(messages, m)
-		leaves = append(leaves, m.PublicMessage.Content.Proposal.Removed)
+		if !ok {
+			x.refuse(ReasonMalformed, "an output with %d bytes that are no removal for epoch %d", len(b), out.Epoch)
+			return nil, false
+		}
+		sent, ok = append(sent, p), false
 	}
-	return messages, leaves, true
+	return sent, true
 }
 
 // addOutput adds removals to what was sent out in an epoch and gives the
 // leaves that are new there. A leaf may have two where the epoch has two lines
 // with other external_senders.
-func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMessage, leaves []mlscore.LeafIndex) (fresh []mlscore.LeafIndex) {
+func (x *step) addOutput(epoch uint64, sent []sentProposal) (fresh []mlscore.LeafIndex) {
 	var n output
 	if old := x.outputs[epoch]; old != nil {
 		n = *old
 	}
-	for i, leaf := range leaves {
-		known := has(n.leaves, leaf)
-		if known && slices.ContainsFunc(n.raw, func(b []byte) bool { return bytes.Equal(b, raw[i]) }) {
+	for _, p := range sent {
+		if has(n.leaves, p.leaves[0]) && slices.ContainsFunc(n.raw, func(b []byte) bool { return bytes.Equal(b, p.raw) }) {
 			continue
 		}
-		n.leaves = with(n.leaves, leaf)
-		n.raw = append(slices.Clip(n.raw), raw[i])
-		n.messages = append(slices.Clip(n.messages), messages[i])
-		if !known && (x.group == nil || epoch != x.group.Epoch() || !has(x.out, leaf)) {
-			fresh = with(fresh, leaf)
+		for _, leaf := range p.leaves {
+			if !has(n.leaves, leaf) && (x.group == nil || epoch != x.group.Epoch() || !has(x.out, leaf)) {
+				fresh = with(fresh, leaf)
+			}
+			n.leaves = with(n.leaves, leaf)
 		}
+		n.raw = append(slices.Clip(n.raw), p.raw)
+		n.messages = append(slices.Clip(n.messages), p.message)
 	}
 	outputs := make(map[uint64]*output, len(x.outputs)+1)
 	for e, o := range x.outputs {
@@ -123,24 +131,42 @@ func (x *step) addOutput(epoch uint64, raw [][]byte, messages []*mlscore.MLSMess
 	return fresh
 }
 
-// removes gives the leaf that a pending proposal by a key of ours removes: what
-// we sent out, or another holder of the key.
-func (s *State) removes(g *mlscore.PublicGroup, p *mlscore.PendingProposal) (mlscore.LeafIndex, bool) {
-	ok := p.Sender.Type == mlscore.SenderTypeExternal && p.Proposal.Type == mlscore.ProposalTypeRemove && p.Invalid == nil && s.isOurs(g, p.Sender)
-	return p.Proposal.Removed, ok
+// removes gives the leaves that a pending proposal by a key of ours removes:
+// what we sent out, or another holder of the key.
+func (s *State) removes(g *mlscore.PublicGroup, p *mlscore.PendingProposal) (leaves []mlscore.LeafIndex, operation string, ok bool) {
+	if p.Sender.Type != mlscore.SenderTypeExternal || p.Invalid != nil || !s.isOurs(g, p.Sender) {
+		return nil, "", false
+	}
+	return s.readRemoval(p.Proposal)
 }
 
 // ours are the leaves whose removal by a key of ours is pending in an epoch,
-// ascending.
-func (s *State) ours(g *mlscore.PublicGroup) []mlscore.LeafIndex {
-	var list []mlscore.LeafIndex
+// ascending, and the intents that are pending as LeafOperationProposals.
+func (s *State) ours(g *mlscore.PublicGroup) (leaves []mlscore.LeafIndex, operations []string) {
 	for p := range g.Proposals() {
-		if leaf, ok := s.removes(g, p); ok {
-			list = append(list, leaf)
+		removed, operation, ok := s.removes(g, p)
+		if !ok {
+			continue
+		}
+		leaves = append(leaves, removed...)
+		if operation != "" {
+			operations = append(operations, operation)
 		}
 	}
-	slices.Sort(list)
-	return slices.Compact(list)
+	slices.Sort(leaves)
+	return slices.Compact(leaves), operations
+}
+
+// takeOut notes what is out in this epoch.
+func (x *step) takeOut(leaves []mlscore.LeafIndex, operation string) {
+	for _, leaf := range leaves {
+		if !has(x.out, leaf) {
+			x.out, x.sent = with(x.out, leaf), true
+		}
+	}
+	if operation != "" && !slices.Contains(x.operations, operation) {
+		x.operations, x.sent = append(slices.Clip(x.operations), operation), true
+	}
 }
 
 // isOurs says whether an external sender has a key of ours.
@@ -163,6 +189,7 @@ func (x *step) foldAnswer() {
 		x.refuse(ReasonMalformed, "an answer with status %q", answer.Status)
 		return
 	}
+	x.answerBlocked(&answer)
 	r, known := x.records.get(answer.Intent)
 	if !known || r.association == nil || isTerminal(r.state) || x.group == nil || answer.Epoch > x.group.Epoch() {
 		return // too late, or for what was forgotten
@@ -185,6 +212,7 @@ func (x *step) foldControl() {
 	r, known := x.records.get(c.Intent)
 	switch c.Op {
 	case OpReset:
+		x.giveUp("an operator declared a gap")
 		x.reset, x.gap = true, x.group != nil
 		x.needInfo("reset", "an operator declared a gap")
 	case OpExpire:

@@ -37,6 +37,7 @@ type world struct {
 	welcomeMessage []byte   // of the last commit
 	serial         uint32
 	private        bool
+	registry       *mlscore.Registry // of the clients; nil: the default
 }
 
 var forever = mlscore.Lifetime{NotAfter: 1 << 40}
@@ -104,7 +105,26 @@ func (w *world) client(name string) *member.Client {
 		}
 	}
 	w.clients[name].EncryptHandshakes = w.private
+	w.clients[name].Registry, w.clients[name].Associate = w.registry, sameUser
 	return w.clients[name]
+}
+
+// sameUser is the members' Authentication Service: a user is a credential.
+func sameUser(g *mlscore.PublicGroup, sender mlscore.LeafIndex) (same []mlscore.LeafIndex, known bool) {
+	user := g.Tree().Leaf(sender).Credential.Identity
+	for index, leaf := range g.Tree().All() {
+		if index != sender && string(leaf.Credential.Identity) == string(user) {
+			same = append(same, index)
+		}
+	}
+	return same, true
+}
+
+// operation is the LeafOperationProposal of an intent.
+func (w *world) operation(name string) *mlscore.Proposal {
+	w.t.Helper()
+	in := must[*intents.LeafOperationIntent](w.t)(intents.ParseMessage(w.signed[name], intents.DefaultWireFormat))
+	return intents.DefaultCodePoints().Proposal(&intents.LeafOperationProposal{Intent: in})
 }
 
 func (w *world) printf(format string, args ...any) {
@@ -284,7 +304,11 @@ func (w *world) act(perform bool) {
 		for _, id := range o.Intents {
 			names = append(names, w.nameOf(id))
 		}
-		w.printf("propose epoch=%d leaves=%v for %s", o.Epoch, o.Leaves, strings.Join(names, " "))
+		operations := ""
+		if len(o.Operations) > 0 {
+			operations = fmt.Sprintf(" operations=%d", len(o.Operations))
+		}
+		w.printf("propose epoch=%d leaves=%v%s for %s", o.Epoch, o.Leaves, operations, strings.Join(names, " "))
 		if perform {
 			w.propose(o)
 		}
@@ -313,6 +337,9 @@ func (w *world) propose(o *intents.Order) {
 	g := w.state.Group()
 	for _, leaf := range o.Leaves {
 		out.Proposals = append(out.Proposals, must[[]byte](w.t)(mlscore.ExternalRemove(g, w.sender(g), leaf)))
+	}
+	for _, p := range o.Operations {
+		out.Proposals = append(out.Proposals, must[[]byte](w.t)(mlscore.ExternalProposal(g, w.sender(g), p)))
 	}
 	w.feedJSON(intents.KindRemoval, out)
 	for _, message := range out.Proposals {

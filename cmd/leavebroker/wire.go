@@ -107,6 +107,10 @@ func tenantPolicy(t *config.Tenant) intents.Policy {
 	case "sender_only":
 		mode2 = intents.Mode2SenderOnly
 	}
+	form := intents.FormRemove
+	if t.Form == "leaf_operation_proposal" {
+		form = intents.FormLeafOperation
+	}
 	points := intents.CodePoints{
 		ProposalType: mlscore.ProposalType(p.LeafOperationProposal), WireFormat: mlscore.WireFormat(p.LeafOperationIntentWireFormat), Body: body,
 	}
@@ -117,11 +121,16 @@ func tenantPolicy(t *config.Tenant) intents.Policy {
 	registry.AppDataUpdate = mlscore.ProposalType(p.AppDataUpdate)
 	registry.Custom = []mlscore.CustomProposal{points.CustomProposal()}
 	return intents.Policy{
-		Registry:      registry,
-		WireFormat:    points.WireFormat,
-		InfoTrustDS:   t.InfoTrust == "ds",
-		Mode2:         mode2,
-		OnError:       onError,
+		Registry:    registry,
+		CodePoints:  points,
+		InfoTrustDS: t.InfoTrust == "ds",
+		Form:        form,
+		Mode2:       mode2,
+		OnError:     onError,
+
+		SharedAssociation: t.AuthService.Shared,
+		FallbackEpochs:    t.FallbackEpochs,
+
 		MaxAssociated: t.Guards.MaxAssociated,
 		MaxFraction:   t.Guards.MaxFraction,
 		ParkTTL:       t.ParkTTL.Std(),
