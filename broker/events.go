@@ -39,6 +39,9 @@ var reasons = []string{
 	intents.ReasonUnknownGroup, intents.ReasonReferenceReused, intents.ReasonGroupClosed,
 	intents.ReasonAssociation, intents.ReasonGuard, intents.ReasonApproval, intents.ReasonUnproven,
 	intents.ReasonGap, intents.ReasonSenderOnly, intents.ReasonSoleMember,
+	"replaced", "other_key", "new_leaf",
+	// of a fork
+	"competing", "reverted",
 	// of a handshake or GroupInfo
 	mlscore.ErrInvalid.Error(), mlscore.ErrStale.Error(), mlscore.ErrAhead.Error(),
 	mlscore.ErrUnresolvable.Error(), mlscore.ErrDiverged.Error(), mlscore.ErrUnsupported.Error(),
