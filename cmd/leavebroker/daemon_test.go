@@ -120,11 +120,11 @@ func (d *daemonProcess) awaitReady() {
 		select {
 		case err := <-d.ended:
 			d.ended <- err
-			d.t.Fatalf("the daemon ended: %v\n%s", err, d.log())
+			d.t.Fatalf("the daemon ended: %v", err)
 		default:
 		}
 	}
-	d.t.Fatalf("the daemon is not ready after %s\n%s", patience, d.log())
+	d.t.Fatalf("the daemon is not ready after %s", patience)
 }
 
 // signal sends a signal to the process.
@@ -144,7 +144,7 @@ func (d *daemonProcess) wait() int {
 		d.ended = nil
 		return d.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
-		d.t.Fatalf("the daemon does not end\n%s", d.log())
+		d.t.Fatal("the daemon does not end")
 		return 0
 	}
 }
@@ -154,7 +154,7 @@ func (d *daemonProcess) kill() {
 	d.t.Helper()
 	d.signal(syscall.SIGKILL)
 	if code := d.wait(); code != -1 {
-		d.t.Fatalf("the daemon ended by itself with exit code %d\n%s", code, d.log())
+		d.t.Fatalf("the daemon ended by itself with exit code %d", code)
 	}
 }
 
@@ -163,7 +163,7 @@ func (d *daemonProcess) stop() {
 	d.t.Helper()
 	d.signal(syscall.SIGTERM)
 	if code := d.wait(); code != 0 {
-		d.t.Fatalf("exit code %d\n%s", code, d.log())
+		d.t.Fatalf("exit code %d", code)
 	}
 }
 
@@ -171,6 +171,9 @@ func (d *daemonProcess) cleanUp() {
 	if d.ended != nil {
 		_ = d.cmd.Process.Kill()
 		<-d.ended
+	}
+	if d.t.Failed() {
+		d.t.Logf("the daemon's log ends with\n%s", d.log())
 	}
 }
 
