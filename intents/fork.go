@@ -50,7 +50,7 @@ type node struct {
 
 // entry is an input that may be folded again, and those before it.
 type entry struct {
-	in     Input // without Data for a commit: its node has what it does
+	in     Input // without Data for a commit: its nodes have what it does
 	before *entry
 	n      int
 }
@@ -175,7 +175,7 @@ func (f *fork) refold(to int, turned uint64) *State {
 	for _, in := range f.inputs() {
 		x = begin(x.State, in)
 		switch {
-		case in.Kind != KindCommit && in.Kind != KindProposal:
+		case in.Kind != KindCommit:
 			x.fold()
 		case len(path) > 0 && path[0].seq == in.Seq:
 			x.merge(path[0].staged, path[0].group)
@@ -194,24 +194,30 @@ func (x *step) remember() {
 	if x.fork == nil {
 		return
 	}
-	in := x.in
-	switch in.Kind {
-	case KindCommit, KindProposal:
-		if x.fork.nodes[len(x.fork.nodes)-1].seq != in.Seq {
-			return // its epoch has it, or it was refused
-		}
-		in.Data = nil
-	case KindInfo:
-		return
+	switch x.in.Kind {
+	case KindCommit, KindProposal, KindInfo: // the epochs have them
 	case KindIntent:
-		if !x.moved {
-			return
+		if x.moved {
+			x.fork = x.fork.after(x.in)
 		}
+	default:
+		x.fork = x.fork.after(x.in)
 	}
-	x.fork = x.fork.after(in)
 	if x.fork.since.n > maxSince {
 		x.fork = nil
 	}
+}
+
+// grow adds an epoch that the commit in hand leads to.
+func (x *step) grow(parent int, staged *mlscore.Staged, g *mlscore.PublicGroup) (id int) {
+	n := &node{
+		id: x.fork.nextID(), parent: parent, seq: x.in.Seq, commit: hexOf(staged.CommitHash[:]), staged: staged, group: g,
+	}
+	x.fork = x.fork.with(n)
+	if e := x.fork.since; e == nil || e.in.Seq != x.in.Seq {
+		x.fork = x.fork.after(Input{Seq: x.in.Seq, Time: x.in.Time, Kind: KindCommit})
+	}
+	return n.id
 }
 
 // turn goes to another epoch of the fork.

@@ -22,7 +22,7 @@ const (
 // formOf is what an intent is proposed as in this epoch.
 func (s *State) formOf(r *record) Form {
 	switch {
-	case s.policy.Form != FormLeafOperation || !s.membersExpand() || s.fellBack(r) || r.senderGone || r.lostInGap || r.misread(s.policy):
+	case s.policy.Form != FormLeafOperation || !s.membersExpand() || s.fellBack(r) || r.senderGone || r.lostInGap || r.replaced() || r.misread(s.policy):
 		return FormRemove
 	case r.association != nil && (!r.association.answered() || r.association.heldBack(s.policy)):
 		return formHeld
@@ -67,7 +67,7 @@ func (s *State) joinable() [][]byte {
 	taken := s.selfRemoves()
 	for _, r := range s.open {
 		a := r.association
-		if r.senderGone || r.lostInGap || r.misread(s.policy) || a != nil && (!a.answered() || a.heldBack(s.policy)) {
+		if r.senderGone || r.lostInGap || r.replaced() || r.misread(s.policy) || a != nil && (!a.answered() || a.heldBack(s.policy)) {
 			continue
 		}
 		leaves := r.targets()

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/codec"
 )
 
 // A lineage is the life of a leaf at its index: it goes on through Update,
@@ -30,6 +31,7 @@ type change struct {
 	committer mlscore.LeafIndex
 	external  bool
 	resynced  []mlscore.LeafIndex // what an external committer replaced by itself
+	replaced  []mlscore.LeafIndex // by Replace
 }
 
 func has(list []mlscore.LeafIndex, index mlscore.LeafIndex) bool {
@@ -59,11 +61,12 @@ func changeOfCommit(before *mlscore.PublicGroup, staged *mlscore.Staged) change 
 		before: before, after: staged.Next(), removed: staged.Removed, updated: staged.Updated, added: staged.Added,
 		commit: hexOf(staged.CommitHash[:]), committer: staged.Committer, external: staged.Kind == mlscore.StagedExternalCommit,
 	}
-	if staged.Resync {
-		for _, a := range staged.Applied {
-			if a.Proposal.Type == mlscore.ProposalTypeRemove {
-				c.resynced = with(c.resynced, a.Proposal.Removed)
-			}
+	for _, a := range staged.Applied {
+		switch {
+		case staged.Resync && a.Proposal.Type == mlscore.ProposalTypeRemove:
+			c.resynced = with(c.resynced, a.Proposal.Removed)
+		case a.Proposal.IsReplace():
+			c.replaced = with(c.replaced, a.Proposal.Replaced)
 		}
 	}
 	return c
@@ -106,13 +109,48 @@ func sameSignatureKey(a, b *mlscore.LeafNode) bool {
 
 func sameOwner(a, b *mlscore.LeafNode) bool { return sameSignatureKey(a, b) || sameCredential(a, b) }
 
-// kept says whether a sender's leaf is untouched. Across a gap its bytes
-// decide, since the intent may have been verified on the other side of it.
-func (c *change) kept(index mlscore.LeafIndex, sender *mlscore.LeafNode) bool {
+// kept says whether a leaf is untouched. Across a gap its bytes decide, since
+// the intent may have been verified on the other side of it.
+func (c *change) kept(index mlscore.LeafIndex, leaf *mlscore.LeafNode) bool {
 	if !c.acrossGap() {
 		return !has(c.removed, index) && !has(c.updated, index)
 	}
-	return bytes.Equal(c.after.Tree().LeafBytes(index), sender.Bytes())
+	return bytes.Equal(c.after.Tree().LeafBytes(index), leaf.Bytes())
+}
+
+// survives judges an intent whose sender's leaf was replaced: it goes on if the
+// policy says so and the new leaf is an old one, which anybody may have brought
+// back. A leaf that the sender made after its intent was verified is a change
+// of mind, and one with another signature key may be anybody's. The reason says
+// which; "" where the leaf was not replaced.
+func (c *change) survives(r *record, p *Policy) (ok bool, reason string) {
+	index := r.intent.SenderIndex
+	if !has(c.replaced, index) || has(c.removed, index) {
+		return false, ""
+	}
+	leaf := c.after.Tree().Leaf(index)
+	made, marked := leafNodeEpoch(leaf, p.registry())
+	switch {
+	case p.OnReplace != OnReplaceContinue:
+		return false, ReasonReplaced
+	case !sameSignatureKey(leaf, r.sender):
+		return false, ReasonOtherKey
+	case !marked || made >= r.verifiedEpoch:
+		return false, ReasonNewLeaf
+	}
+	return true, ReasonReplaced
+}
+
+// leafNodeEpoch is the epoch in which a leaf says that it was made
+// (draft-barnes-mls-replace).
+func leafNodeEpoch(leaf *mlscore.LeafNode, reg *mlscore.Registry) (uint64, bool) {
+	data, ok := leaf.Extensions.Find(reg.LeafNodeEpoch)
+	if !ok {
+		return 0, false
+	}
+	r := codec.NewReader(data)
+	epoch := r.Uint64()
+	return epoch, r.Finish() == nil
 }
 
 // cameBack says whether a removed sender is in the tree again by the same

@@ -259,7 +259,7 @@ func (m *model) settle() {
 			break
 		}
 		for _, q := range due.Ask {
-			a := intents.Answer{Intent: q.Intent, Epoch: q.Epoch, Status: intents.StatusResolved}
+			a := intents.Answer{Intent: q.Intent, Epoch: q.Epoch, Position: q.Position, Status: intents.StatusResolved}
 			if m.random.IntN(4) == 0 {
 				a.Status = intents.StatusError
 				w.feedJSON(intents.KindAnswer, a)

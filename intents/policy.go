@@ -30,6 +30,18 @@ const (
 	OnErrorSenderOnly
 )
 
+// OnReplace is what a Replace of a sender's leaf does to its intent.
+type OnReplace uint8
+
+// The treatments of a Replace.
+const (
+	// OnReplaceSuperseded ends the intent, as any other change of the leaf does.
+	OnReplaceSuperseded OnReplace = iota
+	// OnReplaceContinue goes on with plain Removes, if the new leaf has the same
+	// signature key and was made before the intent was verified.
+	OnReplaceContinue
+)
+
 // Policy is one tenant's rules. It is not changed while a State uses it; every
 // replay of a log needs the same Policy for the same result.
 type Policy struct {
@@ -72,6 +84,9 @@ type Policy struct {
 	MaxAssociated int
 	// MaxFraction is the same as a fraction of the members; 0 is no limit.
 	MaxFraction float64
+
+	// OnReplace is what a Replace of the sender's leaf does.
+	OnReplace OnReplace
 
 	// ParkTTL is how long an intent may wait to be judged; 0 is for ever.
 	ParkTTL time.Duration

@@ -32,6 +32,9 @@ const (
 	ReasonGap             = "gap"              // held: commits were missed; removed: seen after a gap
 	ReasonSenderOnly      = "sender_only"      // pending: remove_associated_members is not acted on
 	ReasonSoleMember      = "sole_member"      // pending: nobody would remain who could commit
+	ReasonReplaced        = "replaced"         // superseded by a Replace; pending: in spite of one
+	ReasonOtherKey        = "other_key"        // superseded: by a Replace with another signature key
+	ReasonNewLeaf         = "new_leaf"         // superseded: by a Replace with a leaf made after the intent
 	ReasonCompeting       = "competing"        // diverged: two commits of an epoch, and no member has said which is true
 	ReasonReverted        = "reverted"         // diverged: members took another commit than we had
 )
@@ -99,6 +102,7 @@ type record struct {
 	endedEpoch uint64
 
 	sender        *mlscore.LeafNode // the leaf that signed
+	leaf          *mlscore.LeafNode // the sender's leaf: that which signed, unless the intent survived a Replace
 	senderGone    bool
 	association   *association // nil: the sender only
 	senderOnly    bool         // remove_associated_members, and not acted on
@@ -129,6 +133,10 @@ func isTerminal(state string) bool {
 	}
 	return true
 }
+
+// replaced says whether the intent survived a Replace of the sender's leaf: its
+// reference is not that of the leaf any more.
+func (r *record) replaced() bool { return r.leaf != r.sender }
 
 // targets are the leaves that the record wants removed, ascending.
 func (r *record) targets() []mlscore.LeafIndex {

@@ -41,6 +41,8 @@ func (x *step) view(r *record) (state, reason string) {
 		return StatePending, ReasonSoleMember
 	case r.senderOnly:
 		return StatePending, ReasonSenderOnly
+	case r.replaced() && !r.senderGone:
+		return StatePending, ReasonReplaced
 	}
 	return StatePending, ""
 }

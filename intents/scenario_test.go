@@ -109,6 +109,17 @@ func (w *world) command(words []string) {
 		w.create(listOr(opts["senders"], "broker"), args...)
 	case "info": // info alice
 		w.feed(intents.KindInfo, must[[]byte](w.t)(w.group(args[0]).GroupInfo()))
+	case "lie", "lies", "false-join", "false-info":
+		w.falsehood(verb, args[0], opts)
+	case "false-sign": // false-sign m by=mallory: an intent for the group that mallory pretends
+		w.members["liar"] = w.liars[opts["by"]]
+		w.sign(args[0], "liar", modeOf(opts["mode"]))
+		delete(w.members, "liar")
+	case "leaf": // leaf old by=bob [key=new]: bob signs a leaf and keeps it
+		w.signLeaf(args[0], opts)
+	case "replace": // replace bob by=alice leaf=old
+		p := mlscore.NewReplace(mlscore.DefaultRegistry(), w.group(args[0]).OwnLeaf(), w.drawer[opts["leaf"]])
+		w.handshake(opts["by"], must[[]byte](w.t)(w.group(opts["by"]).Propose(p)), "")
 	case "stray": // stray bob by=broker: an external Remove from elsewhere
 		g := w.any().Public()
 		w.last = must[[]byte](w.t)(mlscore.ExternalRemove(g, w.signer(opts["by"]), w.group(args[0]).OwnLeaf()))
@@ -125,8 +136,8 @@ func (w *world) command(words []string) {
 		w.feedJSON(intents.KindRemoval, out)
 	case "raw": // raw kind json
 		w.feed(kindOf(words[1]), []byte(words[2]))
-	case "kept": // the commit that went to the members only
-		w.feed(intents.KindCommit, w.kept)
+	case "kept": // the commit that went to the members only; kept tag=bad: with another tag
+		w.feed(intents.KindCommit, w.retagged(w.kept, opts["tag"]))
 	case "forged-info":
 		w.forgedInfo(args[0], opts)
 	case "sign": // sign a1 by=alice [mode=2]
@@ -226,6 +237,8 @@ func (w *world) setPolicy(opts map[string]string) {
 			w.policy.Mode2 = map[string]intents.Mode2{"allow": intents.Mode2Allow, "hold": intents.Mode2Hold, "sender_only": intents.Mode2SenderOnly}[value]
 		case "association":
 			w.policy.Association = value == "yes"
+		case "on_replace":
+			w.policy.OnReplace = map[string]intents.OnReplace{"superseded": intents.OnReplaceSuperseded, "continue": intents.OnReplaceContinue}[value]
 		case "on_error":
 			w.policy.OnError = map[string]intents.OnError{"hold": intents.OnErrorHold, "sender_only": intents.OnErrorSenderOnly}[value]
 		case "info_trust":
@@ -389,10 +402,17 @@ func (w *world) alter(name string, opts map[string]string) {
 	w.names[in.ID(w.policy.Tenant)] = name
 }
 
-// answer plays the Authentication Service; its leaves are named by number.
+// answer plays the Authentication Service; its leaves are named by number. It
+// answers the present question, or one that was asked in another epoch at another
+// position.
 func (w *world) answer(name string, opts map[string]string) {
 	w.t.Helper()
-	a := intents.Answer{Intent: w.idOf(name), Epoch: w.state.Group().Epoch(), Status: intents.StatusResolved, Revision: "r1"}
+	a := intents.Answer{
+		Intent: w.idOf(name), Epoch: w.state.Group().Epoch(), Position: w.state.Position(), Status: intents.StatusResolved, Revision: "r1",
+	}
+	if opts["position"] != "" {
+		a.Position = must[uint64](w.t)(strconv.ParseUint(opts["position"], 10, 64))
+	}
 	if opts["status"] != "" {
 		a.Status = opts["status"]
 	}

@@ -21,9 +21,9 @@ type State struct {
 
 	group      *mlscore.PublicGroup // nil: no GroupInfo yet
 	trusted    bool                 // a member has signed over the base, or the delivery service vouches
-	doubtFrom  *mlscore.PublicGroup // the last group before a base that is not trusted yet; nil: none
+	ground     ground               // what was certain before a base that is not trusted yet
 	gap        bool                 // commits were missed
-	ahead      *mlscore.GroupInfo   // of a later epoch, kept until somebody's handshake speaks for it
+	ahead      *mlscore.GroupInfo   // of a later epoch, or one that contradicts ours: aside until a handshake speaks for it
 	reset      bool                 // the next GroupInfo is the base, whatever its epoch
 	closed     string               // why nothing follows; "": open
 	deleted    bool                 // the delivery service said so: another group may come under the same group_id
@@ -62,6 +62,13 @@ type State struct {
 	// What was asked of the Authentication Service before the log position
 	// turned, in an epoch after turnedFrom, was asked about another line.
 	turned, turnedFrom uint64
+}
+
+// ground is what a base has to be held against.
+type ground struct {
+	group    *mlscore.PublicGroup // nil: none
+	lives    trie[life]
+	departed trie[departure]
 }
 
 // output is what we sent out in one epoch.

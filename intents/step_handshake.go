@@ -55,7 +55,8 @@ type hit struct {
 // elsewhere cannot be followed there.
 func (x *step) stage(m *mlscore.MLSMessage) (hits []hit, err error) {
 	staged, err := x.group.StageWith(m, x.associatedWith)
-	if errors.Is(err, mlscore.ErrAhead) && x.useAhead(m) {
+	lost := errors.Is(err, mlscore.ErrAhead) || errors.Is(err, mlscore.ErrDiverged) && !x.trusted
+	if lost && x.useAhead(m) {
 		staged, err = x.group.StageWith(m, x.associatedWith) // with our own proposals of that epoch
 	}
 	switch {
@@ -151,14 +152,8 @@ func (x *step) advance(hits []hit) {
 	}
 	for i, h := range hits {
 		if i != next && x.fork != nil && x.fork.at(h.epoch) != nil {
-			x.addRival(h)
+			x.addRival(h, next >= 0)
 		}
-	}
-	if next < 0 {
-		x.notify(Notice{
-			Type: NoticeDiverged, Reason: ReasonCompeting, Commit: hexOf(hits[0].staged.CommitHash[:]),
-			Detail: fmt.Sprintf("another commit of epoch %d, and no member has signed over what came of either", hits[0].staged.Next().Epoch()-1),
-		})
 	}
 	x.recall()
 }
@@ -174,27 +169,27 @@ func (x *step) follows(staged *mlscore.Staged) {
 		x.ownsOpen, x.ownsParked = false, false // the stem has these lists too
 	}
 	x.fork = x.fork.withGroup(x.head, x.group)
-	parent, id := x.head, x.fork.nextID()
 	x.merge(staged, staged.Next())
-	x.fork = x.fork.with(&node{
-		id: id, parent: parent, seq: x.in.Seq, commit: x.lastCommit, staged: staged, group: x.group,
-	})
-	x.head = id
+	x.head = x.grow(x.head, staged, x.group)
 }
 
-// addRival keeps a commit beside the State's line.
-func (x *step) addRival(h hit) {
+// addRival keeps a commit beside the State's line, which may follow it too.
+func (x *step) addRival(h hit, followed bool) {
+	g := h.staged.Next()
 	if x.fork.rivals(x.head) >= maxRivals {
 		x.refuse(mlscore.ErrStale.Error(), "more than %d commits beside those that we follow", maxRivals)
 		return
 	}
-	n := &node{
-		id: x.fork.nextID(), parent: h.epoch, seq: x.in.Seq, commit: hexOf(h.staged.CommitHash[:]), staged: h.staged, group: h.staged.Next(),
+	if out := x.outputs[g.Epoch()]; out != nil {
+		g = stageAll(g, out.messages)
 	}
-	if out := x.outputs[n.group.Epoch()]; out != nil {
-		n.group = stageAll(n.group, out.messages)
+	x.grow(h.epoch, h.staged, g)
+	if !followed {
+		x.notify(Notice{
+			Type: NoticeDiverged, Reason: ReasonCompeting, Commit: hexOf(h.staged.CommitHash[:]),
+			Detail: fmt.Sprintf("another commit of epoch %d, and no member has signed over what came of either", g.Epoch()-1),
+		})
 	}
-	x.fork = x.fork.with(n)
 }
 
 // refuseHandshake reports a handshake that was not staged, and a gap where it
@@ -300,7 +295,7 @@ func (x *step) merge(staged *mlscore.Staged, next *mlscore.PublicGroup) {
 	sent := x.out
 	x.gap, x.asked = false, false
 	x.enter(next, c.commit)
-	if x.doubtFrom == nil { // otherwise trust compares the trees
+	if x.trusted || x.ground.group == nil { // otherwise trust compares the trees
 		x.follow(&c, sent)
 	}
 	if x.group.Closed() {
@@ -394,14 +389,20 @@ func (x *step) follow(c *change, sent []mlscore.LeafIndex) {
 func (x *step) followRecord(r *record, c *change, sent []mlscore.LeafIndex) {
 	n := *r
 	index, changed := r.intent.SenderIndex, false
-	if !r.senderGone && !c.kept(index, r.sender) {
-		if !has(c.removed, index) || c.cameBack(index, r.sender) {
-			x.end(&n, outcome{state: StateSuperseded, epoch: c.after.Epoch()}, r.targets())
+	if !r.senderGone && !c.kept(index, r.leaf) {
+		survives, reason := c.survives(r, x.policy)
+		switch {
+		case survives:
+			n.leaf = c.after.Tree().Leaf(index)
+		case !has(c.removed, index) || c.cameBack(index, r.leaf):
+			x.end(&n, outcome{StateSuperseded, reason, c.after.Epoch()}, r.targets())
 			return
+		default:
+			n.senderGone = true
+			n.lostInGap = r.association != nil && c.after.Epoch() > c.before.Epoch()+1
+			n.lose(c, index)
 		}
-		n.senderGone, changed = true, true
-		n.lostInGap = r.association != nil && c.after.Epoch() > c.before.Epoch()+1
-		n.lose(c, index)
+		changed = true
 	}
 	if r.association != nil {
 		var left []mlscore.LeafIndex

@@ -35,8 +35,8 @@ func (x *step) foldInfo() {
 	}
 }
 
-// useAhead bridges to a GroupInfo that came before its time, when a handshake
-// of its epoch verifies over it, and says whether it did. Without one the
+// useAhead bridges to a GroupInfo that was set aside, when a handshake of its
+// epoch verifies over it, and says whether it did. Without one the
 // GroupInfo stays aside: it may have overtaken its commit, and it must not
 // replace a chain by itself.
 func (x *step) useAhead(m *mlscore.MLSMessage) bool {
@@ -117,7 +117,7 @@ func (x *step) contradict(gi *mlscore.GroupInfo) {
 		return
 	}
 	x.notify(Notice{Type: NoticeDiverged, Detail: fmt.Sprintf("leaf %d signed another GroupContext of this epoch, or another confirmation tag", gi.Signer)})
-	if x.fork != nil {
+	if x.fork != nil || !x.trusted {
 		x.ahead = gi
 	}
 }
@@ -153,10 +153,13 @@ func (x *step) adopt(g *mlscore.PublicGroup) {
 		x.departed = depart(departAll(x.departed, x.lives, x.group), x.lives, &change{
 			before: g, after: g, added: others(g, mlscore.MaxLeaves),
 		})
-		x.doubtFrom = nil
-	case x.doubtFrom == nil:
+		x.ground = ground{nil, x.lives, x.departed}
+	case x.trusted:
 		x.undo(g)
-		x.doubtFrom = x.group
+		x.ground = ground{x.group, x.lives, x.departed}
+	default: // nobody signed over the base before this one
+		x.undo(g)
+		x.lives, x.departed = x.ground.lives, x.ground.departed
 	}
 	x.gap, x.ahead, x.reset, x.closed, x.deleted, x.asked = false, nil, false, "", false, false
 	x.trusted, x.isProven, x.fork = false, false, nil
@@ -193,13 +196,12 @@ func (x *step) trust() {
 	if x.trusted {
 		return
 	}
-	x.trusted = true
-	before := x.doubtFrom
-	if before == nil {
-		return
+	// What was verified over an earlier base has to be in this one, if nothing else.
+	c := change{before: x.group, after: x.group}
+	if before := x.ground.group; before != nil {
+		c = changeAcrossGap(before, x.group)
 	}
-	x.doubtFrom = nil
-	c := changeAcrossGap(before, x.group)
+	x.trusted, x.ground = true, ground{}
 	x.follow(&c, nil)
 	x.wake(nil, true)
 }

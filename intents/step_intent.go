@@ -161,6 +161,7 @@ func (x *step) othersParked(id string) bool {
 func (x *step) accept(p *parkedIntent) {
 	r := p.record()
 	r.sender = x.group.Tree().Leaf(p.intent.SenderIndex)
+	r.leaf = r.sender
 	r.verifiedEpoch = x.group.Epoch()
 	if p.intent.RemovalMode == RemoveAssociatedMembers {
 		if x.policy.associates() {

@@ -22,9 +22,11 @@ type world struct {
 	suite   *mlscore.Suite
 	clients map[string]*member.Client
 	keys    map[string]*member.KeyPackage
-	members map[string]*member.Group // those who follow the group
-	signed  map[string][]byte        // intents by name
-	names   map[string]string        // names of intents by identifier
+	members map[string]*member.Group     // those who follow the group
+	liars   map[string]*member.Group     // those who follow commits that no honest member takes
+	drawer  map[string]*mlscore.LeafNode // that members signed and nobody used yet
+	signed  map[string][]byte            // intents by name
+	names   map[string]string            // names of intents by identifier
 	signers map[string]mlscore.Signer
 
 	now            time.Time
@@ -51,7 +53,7 @@ func newWorld(t testing.TB, id mlscore.CipherSuite) *world {
 	}
 	w := &world{
 		t: t, suite: suite, clients: map[string]*member.Client{}, keys: map[string]*member.KeyPackage{},
-		members: map[string]*member.Group{}, signed: map[string][]byte{}, names: map[string]string{}, signers: map[string]mlscore.Signer{},
+		members: map[string]*member.Group{}, liars: map[string]*member.Group{}, drawer: map[string]*mlscore.LeafNode{}, signed: map[string][]byte{}, names: map[string]string{}, signers: map[string]mlscore.Signer{},
 		now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 	}
 	w.policy = &intents.Policy{
