@@ -18,6 +18,7 @@ import (
 // demoOptions are the flags of demo.
 type demoOptions struct {
 	members, leavers, joins int
+	joinersInclude          bool
 	suite                   uint16
 	seed                    uint64
 	output                  textOrJSON
@@ -41,7 +42,7 @@ type demoResult struct {
 func newDemo() *cobra.Command {
 	var opts demoOptions
 	cmd := &cobra.Command{
-		Use:   "demo [--members N] [--leavers N] [--joins N] [--cipher-suite N] [--seed N] [-o text|json]",
+		Use:   "demo [--members N] [--leavers N] [--joins N] [--joiners-include] [--cipher-suite N] [--seed N] [-o text|json]",
 		Short: "Watch members leave a real MLS group for good",
 		Long: `Runs the whole story in this process: a broker on its embedded NATS server, a
 delivery service, and real MLS members that reach the broker through NATS alone.
@@ -51,9 +52,14 @@ removal. A burst of clients joins by external commits, each of which drops the
 proposals; each time the broker proposes again for the new epoch. Then a member
 commits, the leavers are gone, and the remaining members agree on the epoch.
 
+With --joiners-include all clients understand LeafOperationProposals, and each
+joiner asks the broker what is pending and includes it in its external commit:
+the leavers are gone with the first.
+
 Exit codes: 0 if every leaver is gone and all remaining members agree, else 1.`,
 		Example: `  leavebroker demo
   leavebroker demo --members 64 --leavers 5 --joins 30 --cipher-suite 2
+  leavebroker demo --joiners-include
   leavebroker demo -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -69,6 +75,7 @@ Exit codes: 0 if every leaver is gone and all remaining members agree, else 1.`,
 	flags.IntVar(&opts.members, "members", 8, "members of the group at first")
 	flags.IntVar(&opts.leavers, "leavers", 2, "members who leave")
 	flags.IntVar(&opts.joins, "joins", 5, "clients who join by external commits meanwhile")
+	flags.BoolVar(&opts.joinersInclude, "joiners-include", false, "joiners include the pending intents in their external commits")
 	flags.Uint16Var(&opts.suite, "cipher-suite", 1, "cipher suite, 1 to 7")
 	flags.Uint64Var(&opts.seed, "seed", 1, "seed of all keys and secrets")
 	outputFormat(cmd, &opts.output)
@@ -138,8 +145,13 @@ func (w *demoWorld) play(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := w.commitRemovals(ctx); err != nil {
-		return fmt.Errorf("committing: %w", err)
+	if len(w.open()) > 0 {
+		if err := w.commitRemovals(ctx); err != nil {
+			return fmt.Errorf("committing: %w", err)
+		}
+	}
+	if err := w.awaitRemoved(ctx); err != nil {
+		return err
 	}
 	if err := w.confirm(ctx); err != nil {
 		return fmt.Errorf("confirming: %w", err)

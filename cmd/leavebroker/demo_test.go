@@ -66,6 +66,28 @@ func TestDemoSuites(t *testing.T) {
 	}
 }
 
+// TestDemoJoinersInclude: the leavers are gone with the first joiner, and with a
+// member's commit where nobody joins.
+func TestDemoJoinersInclude(t *testing.T) {
+	t.Parallel()
+	for _, size := range [][3]int{{8, 2, 5}, {3, 2, 1}, {4, 1, 0}} {
+		r := playDemo(t, "--joiners-include", "--members", fmt.Sprint(size[0]), "--leavers", fmt.Sprint(size[1]), "--joins", fmt.Sprint(size[2]))
+		want := demoNumbers(size[0], size[1], size[2])
+		want.Proposals, want.Reproposals = size[1], 0
+		if size[2] > 0 {
+			want.Epochs-- // nothing is left for a member to commit
+		}
+		if r != want {
+			t.Errorf("%v: %+v, want %+v", size, r, want)
+		}
+	}
+	code, out, _ := run("", "demo", "--joiners-include", "--joins", "2")
+	if code != 0 || !strings.Contains(out, "joiner-1 joins by an external commit that includes the pending intents: leaves 1, 4 gone") ||
+		strings.Contains(out, "drops") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
 func TestDemoSizes(t *testing.T) {
 	t.Parallel()
 	for _, size := range [][3]int{{2, 1, 0}, {2, 1, 3}, {9, 8, 1}, {64, 5, 30}} {

@@ -43,6 +43,8 @@ type demoWorld struct {
 	members []*member.Group // who is in the group and has its state
 	leaving map[mlscore.LeafIndex]*demoLeaver
 	seeded  int
+
+	registry *mlscore.Registry // of all clients
 }
 
 // demoLeaver is a leaf whose client has vanished.
@@ -55,6 +57,10 @@ type demoLeaver struct {
 
 func newDemoWorld(ctx context.Context, opts demoOptions, show *demoShow) (*demoWorld, error) {
 	w := &demoWorld{opts: opts, show: show, shared: new(member.Shared), leaving: make(map[mlscore.LeafIndex]*demoLeaver)}
+	w.registry = mlscore.DefaultRegistry()
+	if opts.joinersInclude {
+		w.registry.Custom = []mlscore.CustomProposal{intents.DefaultCodePoints().CustomProposal()}
+	}
 	w.result = demoResult{Members: opts.members, Leavers: opts.leavers, Joins: opts.joins}
 	show.title("A group of %d in cipher suite %d: %d leave, %d join meanwhile.  o member  x leaving  . blank leaf",
 		opts.members, opts.suite, opts.leavers, opts.joins)
@@ -87,7 +93,7 @@ func (w *demoWorld) client(name string) (*member.Client, error) {
 	}
 	c := &member.Client{
 		CipherSuite: suite.ID, Credential: mlscore.BasicCredential([]byte(name)),
-		Random: w.random(), Shared: w.shared,
+		Random: w.random(), Shared: w.shared, Registry: w.registry,
 	}
 	c.Signer, err = mlscore.GenerateSigner(suite.Signature, c.Random)
 	return c, err
@@ -311,7 +317,7 @@ func (w *demoWorld) accept(ctx context.Context, commit []byte) (*mlscore.Staged,
 }
 
 // join lets a new client join by an external commit, which cannot carry the
-// pending Removes (RFC 9420, Section 12.4.3.2).
+// pending Removes (RFC 9420, Section 12.4.3.2), but may carry the intents.
 func (w *demoWorld) join(ctx context.Context, i int) error {
 	name := fmt.Sprintf("joiner-%d", i+1)
 	c, err := w.client(name)
@@ -322,20 +328,51 @@ func (w *demoWorld) join(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	group, commit, err := c.JoinExternal(info, member.ExternalJoinOptions{})
+	var include member.ExternalJoinOptions
+	if w.opts.joinersInclude {
+		pending, err := w.pending(ctx)
+		if err != nil {
+			return err
+		}
+		include.LeafOperations, include.Pending = pending.LeafOperationProposals, pending.SelfRemoves
+	}
+	group, commit, err := c.JoinExternal(info, include)
 	if err != nil {
 		return err
 	}
-	if _, err := w.accept(ctx, commit.Message); err != nil {
+	staged, err := w.accept(ctx, commit.Message)
+	if err != nil {
 		return err
 	}
 	w.members = append(w.members, group)
-	w.show.line(w.epoch(), "%s  %s joins by an external commit, which drops the proposals", w.tree(), name)
+	what := "joins by an external commit"
+	switch {
+	case len(staged.Removed) > 0:
+		what += " that includes the pending intents: " + leafList(staged.Removed) + " gone"
+	case len(w.open()) > 0:
+		what += ", which drops the proposals"
+	}
+	w.show.line(w.epoch(), "%s  %s %s", w.tree(), name, what)
 	return nil
 }
 
-// commitRemovals lets a member commit what is proposed, and waits until the
-// broker has seen the leavers go.
+// pending asks the broker what an external joiner may include, once it has
+// followed the group to the present epoch.
+func (w *demoWorld) pending(ctx context.Context) (*delivery.Pending, error) {
+	for deadline := time.Now().Add(demoPatience); ; time.Sleep(5 * time.Millisecond) {
+		pending, err := w.ds.Pending(ctx, demoGroupID)
+		switch {
+		case err != nil:
+			return nil, err
+		case pending.Epoch == w.epoch():
+			return pending, nil
+		case time.Now().After(deadline):
+			return nil, fmt.Errorf("the broker is in epoch %d, not in %d, after %s", pending.Epoch, w.epoch(), demoPatience)
+		}
+	}
+}
+
+// commitRemovals lets a member commit what is proposed.
 func (w *demoWorld) commitRemovals(ctx context.Context) error {
 	commit, err := w.members[0].Commit(member.CommitOptions{})
 	if err != nil {
@@ -346,6 +383,11 @@ func (w *demoWorld) commitRemovals(ctx context.Context) error {
 		return err
 	}
 	w.show.line(w.epoch(), "%s  member-0 commits: %s gone", w.tree(), leafList(staged.Removed))
+	return nil
+}
+
+// awaitRemoved waits until the broker has seen the leavers go.
+func (w *demoWorld) awaitRemoved(ctx context.Context) error {
 	return w.awaitStatus(ctx, func(v *delivery.Verdict) bool { return v.State == "removed" })
 }
 
