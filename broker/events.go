@@ -39,9 +39,9 @@ var reasons = []string{
 	intents.ReasonUnknownGroup, intents.ReasonReferenceReused, intents.ReasonGroupClosed,
 	intents.ReasonAssociation, intents.ReasonGuard, intents.ReasonApproval, intents.ReasonUnproven,
 	intents.ReasonGap, intents.ReasonSenderOnly, intents.ReasonSoleMember,
-	"replaced", "other_key", "new_leaf",
+	intents.ReasonReplaced, intents.ReasonOtherKey, intents.ReasonNewLeaf,
 	// of a fork
-	"competing", "reverted",
+	intents.ReasonCompeting, intents.ReasonReverted,
 	// of a handshake or GroupInfo
 	mlscore.ErrInvalid.Error(), mlscore.ErrStale.Error(), mlscore.ErrAhead.Error(),
 	mlscore.ErrUnresolvable.Error(), mlscore.ErrDiverged.Error(), mlscore.ErrUnsupported.Error(),

@@ -111,7 +111,7 @@ func leaves(v reflect.Value, key string) map[string]any {
 // The full files set every key to something other than the default, except
 // those that accept one value only so far, and every one arrives.
 func TestFull(t *testing.T) {
-	single := []string{"nats.replicas", "tenants[0].on_replace", "tenants[0].isolation"}
+	single := []string{"nats.replicas", "tenants[0].isolation"}
 	arrived := map[string]bool{}
 	defaults := leaves(reflect.ValueOf(Default()), "")
 	for _, path := range []string{"testdata/full.yaml", "testdata/full_nkey.yaml", "testdata/full_embedded.yaml"} {
@@ -133,7 +133,7 @@ func TestFull(t *testing.T) {
 
 		SenderIdentity: "broker.acme.example", InfoTrust: "ds", Mode2: "hold", Form: "leaf_operation_proposal", FallbackEpochs: 4,
 		ParkTTL: 2 * day, LagWindow: Duration(5 * time.Second), StalledAfter: 9, ReceiptTTL: 90*day + Duration(12*time.Hour),
-		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, OnReplace: "superseded", Isolation: "shared",
+		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, OnReplace: "continue", Isolation: "shared",
 		CodePoints: CodePoints{SelfRemove: 8, LeafOperationProposal: 0x0c, LeafOperationIntentWireFormat: 0xfe01, Replace: 0xf0b2, LeafNodeEpoch: 0xf0b3},
 		Body:       "opaque", Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
 		AuthService: AuthService{

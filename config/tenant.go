@@ -61,8 +61,9 @@ type Tenant struct {
 	Pacing Pacing `yaml:"pacing"`
 
 	// OnReplace says what a Replace of the sender's leaf does to its intent:
-	// superseded ends it. continue, which goes on with plain Removes, is not
-	// supported yet. Default: superseded.
+	// superseded ends it. continue goes on with plain Removes, if the new leaf has
+	// the same signature key and was made before the intent was verified, by its
+	// leaf_node_epoch. Default: superseded.
 	OnReplace string `yaml:"on_replace"`
 
 	// Isolation is shared, one stream for all such tenants. dedicated, a stream

@@ -33,7 +33,7 @@ func (t *Tenant) validate(ps *problems, at string) {
 	atLeast(ps, at+".stalled_after", t.StalledAfter, 1)
 	atLeast(ps, at+".receipt_ttl", t.ReceiptTTL, Duration(time.Second))
 	between(ps, at+".pacing.min_epoch", t.Pacing.MinEpoch, 0, Duration(time.Hour))
-	supported(ps, at+".on_replace", t.OnReplace, []string{"superseded"}, "continue")
+	oneOf(ps, at+".on_replace", t.OnReplace, "superseded", "continue")
 	supported(ps, at+".isolation", t.Isolation, []string{"shared"}, "dedicated")
 	t.CodePoints.validate(ps, at+".code_points")
 	oneOf(ps, at+".body", t.Body, "raw", "opaque")

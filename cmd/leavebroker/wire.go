@@ -101,6 +101,10 @@ func tenantPolicy(t *config.Tenant) intents.Policy {
 	if t.AuthService.OnError == "sender_only" {
 		onError = intents.OnErrorSenderOnly
 	}
+	onReplace := intents.OnReplaceSuperseded
+	if t.OnReplace == "continue" {
+		onReplace = intents.OnReplaceContinue
+	}
 	switch t.Mode2 {
 	case "hold":
 		mode2 = intents.Mode2Hold
@@ -127,6 +131,7 @@ func tenantPolicy(t *config.Tenant) intents.Policy {
 		Form:        form,
 		Mode2:       mode2,
 		OnError:     onError,
+		OnReplace:   onReplace,
 
 		SharedAssociation: t.AuthService.Shared,
 		FallbackEpochs:    t.FallbackEpochs,
