@@ -206,9 +206,10 @@ func (w *badWorld) lastLeaf() (last mlscore.LeafIndex) {
 }
 
 func (w *badWorld) badHandshakes() {
-	old := w.empty(w.members[0]).Message
+	late := got[*member.Commit](w.crowd)(w.members[1].Commit(member.CommitOptions{References: [][]byte{}})).Message
 	w.empty(w.members[0])
-	w.event("a commit of a past epoch", w.publish("commit", old), "refused", "stale")
+	w.empty(w.members[0]) // a member has signed over what came of the other commit
+	w.event("a commit of a past epoch", w.publish("commit", late), "refused", "stale")
 	w.event("no handshake", w.publish("commit", []byte("garbage")), "refused", "malformed")
 	w.event("no GroupInfo", w.publish("info", []byte("garbage")), "refused", "malformed")
 	w.event("a commit with another signature", w.publish("commit", w.spoiled(&member.Mutate{
