@@ -160,7 +160,7 @@ func (p *Provisional) MergePath(path *UpdatePath) error {
 	}
 	p.keys.leaf(p.Committer, leaf)
 	for i := range path.Nodes {
-		p.keys.encryption = append(p.keys.encryption, path.Nodes[i].EncryptionKey)
+		p.keys.encryption = append(p.keys.encryption, nodeKey{pathNode, path.Nodes[i].EncryptionKey})
 	}
 	// The keys are compared with the tree as it is before the path: a key of
 	// the committer's old direct path must not come back either.
@@ -300,9 +300,17 @@ func (p *Provisional) checkTypesSupported() error {
 
 // newKeys are the public keys that a commit brings.
 type newKeys struct {
-	encryption [][]byte
+	encryption []nodeKey
 	signature  []leafKey
 }
+
+// nodeKey is an encryption key of a new leaf, or of a path's node.
+type nodeKey struct {
+	node NodeIndex // pathNode for a path's, whose place does not matter
+	key  []byte
+}
+
+const pathNode = ^NodeIndex(0)
 
 type leafKey struct {
 	index LeafIndex
@@ -310,22 +318,22 @@ type leafKey struct {
 }
 
 func (k *newKeys) leaf(index LeafIndex, leaf *LeafNode) {
-	k.encryption = append(k.encryption, leaf.EncryptionKey)
+	k.encryption = append(k.encryption, nodeKey{index.NodeIndex(), leaf.EncryptionKey})
 	k.signature = append(k.signature, leafKey{index, leaf.SignatureKey})
 }
 
 // check refuses a key that occurs twice among the new ones, or that a node
 // holds already which the proposals left in the tree (RFC 9420, Sections 7.3
-// and 12.4.2).
+// and 12.4.2). A leaf that was set by the commit is no clash with itself.
 func (k *newKeys) check(before *RatchetTree, after *TreeEdit) error {
 	seen := make(map[string]bool, len(k.encryption))
-	for _, key := range k.encryption {
-		if seen[string(key)] {
-			return invalid("12.4.2", "the encryption_key %x twice", key)
+	for _, n := range k.encryption {
+		if seen[string(n.key)] {
+			return invalid("12.4.2", "the encryption_key %x twice", n.key)
 		}
-		seen[string(key)] = true
-		if x, found := before.FindEncryptionKey(key); found && bytes.Equal(after.EncryptionKeyOf(x), key) && !k.isNew(x, after) {
-			return invalid("12.4.2", "the encryption_key %x is that of node %d", key, x)
+		seen[string(n.key)] = true
+		if x, found := before.FindEncryptionKey(n.key); found && x != n.node && bytes.Equal(after.EncryptionKeyOf(x), n.key) {
+			return invalid("12.4.2", "the encryption_key %x is that of node %d", n.key, x)
 		}
 	}
 	leaves := make(map[string]LeafIndex, len(k.signature))
@@ -341,13 +349,4 @@ func (k *newKeys) check(before *RatchetTree, after *TreeEdit) error {
 		}
 	}
 	return nil
-}
-
-// isNew says whether a node of the edited tree is a leaf that the commit set:
-// its own key is no clash.
-func (k *newKeys) isNew(x NodeIndex, after *TreeEdit) bool {
-	if !x.IsLeaf() {
-		return false
-	}
-	return slices.ContainsFunc(k.signature, func(s leafKey) bool { return s.index == x.LeafIndex() })
 }
