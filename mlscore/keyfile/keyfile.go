@@ -2,7 +2,8 @@
 // files: one unencrypted PKCS#8 private key (RFC 5958) in PEM (RFC 7468,
 // Section 10), as `openssl genpkey` writes it. ECDSA keys are on the named
 // curves P-256, P-384 and P-521 (RFC 5915); Ed25519 and Ed448 keys have the
-// form of RFC 8410, Section 7.
+// form of RFC 8410, Section 7, and ML-DSA keys that of RFC 9881, Section 6, with
+// their seed.
 package keyfile
 
 import (
@@ -17,7 +18,7 @@ import (
 	"leavebroker/mlscore"
 )
 
-// maxFile bounds what is read, in bytes: the largest key takes 400.
+// maxFile bounds what is read, in bytes: the largest key takes 7,000.
 const maxFile = 64 << 10
 
 const pemType = "PRIVATE KEY"

@@ -16,6 +16,7 @@ import (
 	"leavebroker/mlscore/keyfile"
 )
 
+// schemes are those that every openssl knows.
 var schemes = []mlscore.SignatureScheme{
 	mlscore.ECDSAWithP256AndSHA256, mlscore.ECDSAWithP384AndSHA384, mlscore.ECDSAWithP521AndSHA512, mlscore.Ed25519, mlscore.Ed448,
 }
@@ -23,8 +24,9 @@ var schemes = []mlscore.SignatureScheme{
 // suiteOf is a suite that signs with a scheme.
 func suiteOf(t testing.TB, scheme mlscore.SignatureScheme) *mlscore.Suite {
 	t.Helper()
-	for _, id := range mlscore.Suites() {
-		if suite, err := mlscore.LookupSuite(id); err == nil && suite.Signature == scheme {
+	reg := mlscore.DefaultRegistry()
+	for _, id := range reg.Suites() {
+		if suite, err := reg.LookupSuite(id); err == nil && suite.Signature == scheme {
 			return suite
 		}
 	}
@@ -47,7 +49,7 @@ func checkSigner(t *testing.T, signer mlscore.Signer, scheme mlscore.SignatureSc
 }
 
 func TestGenerate(t *testing.T) {
-	for _, scheme := range schemes {
+	for _, scheme := range slices.Concat(schemes, mldsaSchemes) {
 		text, err := keyfile.Generate(scheme)
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +198,7 @@ func TestDamaged(t *testing.T) {
 	encode := func(der []byte) []byte {
 		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	}
-	for _, scheme := range schemes {
+	for _, scheme := range slices.Concat(schemes, mldsaSchemes) {
 		text, err := os.ReadFile(filepath.Join("testdata", scheme.String()+".pem"))
 		if err != nil {
 			t.Fatal(err)

@@ -42,6 +42,9 @@ func parsePKCS8(der []byte) (mlscore.Signer, error) {
 	if outer.Algorithm.Algorithm.Equal(oidEd448) {
 		return parseEd448(&outer)
 	}
+	if signer, ok, err := parseMLDSA(&outer); ok {
+		return signer, err
+	}
 	key, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
 		return nil, fmt.Errorf("PKCS#8: %w", err)
@@ -85,6 +88,9 @@ func Generate(scheme mlscore.SignatureScheme) ([]byte, error) {
 }
 
 func generate(scheme mlscore.SignatureScheme) ([]byte, error) {
+	if der, ok, err := generateMLDSA(scheme); ok {
+		return der, err
+	}
 	var curve elliptic.Curve
 	switch scheme {
 	case mlscore.Ed25519:
