@@ -40,8 +40,8 @@ func check(t *testing.T, err error) {
 // once; exactly the right members remain. The delivery service speaks NATS
 // alone, and takes the proposals from its durable consumer.
 func TestProposalsAreSentAgainAfterAnExternalJoin(t *testing.T) {
-	for _, id := range []mlscore.CipherSuite{1, 2, 3, 4, 5, 7} {
-		t.Run(fmt.Sprintf("suite %d", id), func(t *testing.T) {
+	for _, id := range []mlscore.CipherSuite{1, 2, 3, 4, 5, 7, 0xf001, 0xf00a, 0xf00b} {
+		t.Run(fmt.Sprintf("suite %#x", id), func(t *testing.T) {
 			if testing.Short() && id != 1 {
 				t.Skip("one suite is enough")
 			}
@@ -53,7 +53,7 @@ func TestProposalsAreSentAgainAfterAnExternalJoin(t *testing.T) {
 func playResend(t *testing.T, id mlscore.CipherSuite) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*waitFor)
 	defer cancel()
-	suite, err := mlscore.LookupSuite(id)
+	suite, err := mlscore.DefaultRegistry().LookupSuite(id)
 	check(t, err)
 	random := rand.NewChaCha8([32]byte{byte(id)})
 	signer, err := mlscore.GenerateSigner(suite.Signature, random)

@@ -135,7 +135,10 @@ func TestFull(t *testing.T) {
 		ParkTTL: 2 * day, LagWindow: Duration(5 * time.Second), StalledAfter: 9, ReceiptTTL: 90*day + Duration(12*time.Hour),
 		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, OnReplace: "continue", Isolation: "shared",
 		CodePoints: CodePoints{SelfRemove: 8, LeafOperationProposal: 0x0c, LeafOperationIntentWireFormat: 0xfe01, Replace: 0xf0b2, LeafNodeEpoch: 0xf0b3},
-		Body:       "opaque", Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
+		CipherSuites: []CipherSuite{
+			{0x0051, "MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65"}, {0x004d, "MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519"},
+		},
+		Body: "opaque", Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
 		AuthService: AuthService{
 			Type: "static", CredentialsVouched: true, Shared: true, OnError: "sender_only", Timeout: Duration(time.Second),
 			Rules: []Rule{

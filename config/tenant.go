@@ -74,6 +74,12 @@ type Tenant struct {
 	// has no number for yet.
 	CodePoints CodePoints `yaml:"code_points"`
 
+	// CipherSuites are the suites of the tenant's groups beside 1 to 7, which
+	// are always known. A group of another suite is refused. Default: those of
+	// draft-ietf-mls-pq-ciphersuites-06 from 0xf001 on, in its order; IANA has
+	// no numbers for them yet.
+	CipherSuites []CipherSuite `yaml:"cipher_suites"`
+
 	// Body is the form of a LeafOperationProposal inside a Proposal: raw, as
 	// drafted, or opaque, wrapped in opaque<V> as stacks with custom proposals
 	// do. Default: raw.
@@ -138,6 +144,18 @@ type CodePoints struct {
 	// AppDataUpdate is the proposal type of AppDataUpdate; 0 disables it.
 	// Default: 0x0008.
 	AppDataUpdate uint16 `yaml:"app_data_update"`
+}
+
+// CipherSuite gives a number to a cipher suite. Two numbers may mean one suite.
+type CipherSuite struct {
+	// ID is the number, not that of a suite in RFC 9420. Required.
+	ID uint16 `yaml:"id"`
+
+	// Name says what the suite is made of: MLS_LVL_KEM_AEAD_HASH_SIG (RFC 9420,
+	// Section 17.1). HASH is SHA256, SHA384 or SHA512; SIG is Ed25519, Ed448,
+	// P256, P384, P521, MLDSA44, MLDSA65 or MLDSA87; the broker uses nothing
+	// else of it. Required.
+	Name string `yaml:"name"`
 }
 
 // Quotas are rates and counts of one tenant.

@@ -36,6 +36,7 @@ func (t *Tenant) validate(ps *problems, at string) {
 	oneOf(ps, at+".on_replace", t.OnReplace, "superseded", "continue")
 	supported(ps, at+".isolation", t.Isolation, []string{"shared"}, "dedicated")
 	t.CodePoints.validate(ps, at+".code_points")
+	validateSuites(ps, at, t.CipherSuites)
 	oneOf(ps, at+".body", t.Body, "raw", "opaque")
 	t.Quotas.validate(ps, at+".quotas")
 	atLeast(ps, at+".guards.max_associated", t.Guards.MaxAssociated, 1)
@@ -94,6 +95,23 @@ func (c *CodePoints) validate(ps *problems, at string) {
 	validateRegistry(ps, at, 5, []codePoint{
 		{"leaf_node_epoch", c.LeafNodeEpoch, false},
 	})
+}
+
+// suiteName are the names whose hash and signature the broker knows.
+var suiteName = regexp.MustCompile(`^MLS_\d+_[A-Z0-9]+_[A-Z0-9]+_SHA(256|384|512)_(Ed25519|Ed448|P256|P384|P521|MLDSA44|MLDSA65|MLDSA87)$`)
+
+// validateSuites checks numbers and names. RFC 9420 gives away the suites 1 to
+// 7 (Section 17.1).
+func validateSuites(ps *problems, at string, suites []CipherSuite) {
+	points := make([]codePoint, len(suites))
+	for i, s := range suites {
+		key := fmt.Sprintf("cipher_suites[%d]", i)
+		points[i] = codePoint{key + ".id", s.ID, false}
+		if !suiteName.MatchString(s.Name) {
+			ps.add(at+"."+key+".name", "%q does not match %s", s.Name, suiteName)
+		}
+	}
+	validateRegistry(ps, at, 7, points)
 }
 
 func validateRegistry(ps *problems, at string, taken uint16, points []codePoint) {

@@ -22,7 +22,7 @@ func sample() *intents.LeafOperationIntent {
 // signed makes an intent in each suite, with the leaf that signed it.
 func signed(t testing.TB, id mlscore.CipherSuite) (*mlscore.Suite, *mlscore.LeafNode, *intents.LeafOperationIntent) {
 	t.Helper()
-	suite, err := mlscore.LookupSuite(id)
+	suite, err := mlscore.DefaultRegistry().LookupSuite(id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func at(index mlscore.LeafIndex, leaf *mlscore.LeafNode) func(mlscore.LeafIndex)
 }
 
 func TestSignAndVerify(t *testing.T) {
-	for _, id := range mlscore.Suites() {
+	for _, id := range mlscore.DefaultRegistry().Suites() {
 		suite, leaf, in := signed(t, id)
 		parsed, err := intents.ParseMessage(in.Message(intents.DefaultWireFormat), intents.DefaultWireFormat)
 		if err != nil {

@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/member"
 )
 
 // demoOptions are the flags of demo.
@@ -60,6 +62,7 @@ Exit codes: 0 if every leaver is gone and all remaining members agree, else 1.`,
 		Example: `  leavebroker demo
   leavebroker demo --members 64 --leavers 5 --joins 30 --cipher-suite 2
   leavebroker demo --joiners-include
+  leavebroker demo --cipher-suite 0xf00a
   leavebroker demo -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -76,7 +79,7 @@ Exit codes: 0 if every leaver is gone and all remaining members agree, else 1.`,
 	flags.IntVar(&opts.leavers, "leavers", 2, "members who leave")
 	flags.IntVar(&opts.joins, "joins", 5, "clients who join by external commits meanwhile")
 	flags.BoolVar(&opts.joinersInclude, "joiners-include", false, "joiners include the pending intents in their external commits")
-	flags.Uint16Var(&opts.suite, "cipher-suite", 1, "cipher suite, 1 to 7")
+	flags.Uint16Var(&opts.suite, "cipher-suite", 1, "cipher suite `N`, "+suiteNumbers)
 	flags.Uint64Var(&opts.seed, "seed", 1, "seed of all keys and secrets")
 	outputFormat(cmd, &opts.output)
 	return cmd
@@ -91,8 +94,8 @@ func (o *demoOptions) check() error {
 	case o.joins < 0 || o.joins > 1024:
 		return usageError("%d joins, not 0 to 1024", o.joins)
 	}
-	if _, err := mlscore.LookupSuite(mlscore.CipherSuite(o.suite)); err != nil {
-		return usageError("%v", err)
+	if !slices.Contains(member.Suites(toolRegistry()), mlscore.CipherSuite(o.suite)) {
+		return usageError("cipher suite 0x%04x is none that members can use: %s, but not 0xf003 to 0xf005", o.suite, suiteNumbers)
 	}
 	return nil
 }

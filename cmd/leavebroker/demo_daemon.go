@@ -32,7 +32,7 @@ type demoDaemon struct {
 }
 
 func startDemoDaemon(ctx context.Context, id mlscore.CipherSuite, random io.Reader) (_ *demoDaemon, err error) {
-	suite, err := mlscore.LookupSuite(id)
+	suite, err := toolRegistry().LookupSuite(id)
 	if err != nil {
 		return nil, err
 	}

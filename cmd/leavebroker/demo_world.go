@@ -62,7 +62,7 @@ func newDemoWorld(ctx context.Context, opts demoOptions, show *demoShow) (*demoW
 		w.registry.Custom = []mlscore.CustomProposal{intents.DefaultCodePoints().CustomProposal()}
 	}
 	w.result = demoResult{Members: opts.members, Leavers: opts.leavers, Joins: opts.joins}
-	show.title("A group of %d in cipher suite %d: %d leave, %d join meanwhile.  o member  x leaving  . blank leaf",
+	show.title("A group of %d in cipher suite 0x%04x: %d leave, %d join meanwhile.  o member  x leaving  . blank leaf",
 		opts.members, opts.suite, opts.leavers, opts.joins)
 	var err error
 	if w.daemon, err = startDemoDaemon(ctx, mlscore.CipherSuite(opts.suite), w.random()); err != nil {
@@ -87,7 +87,7 @@ func (w *demoWorld) random() io.Reader {
 }
 
 func (w *demoWorld) client(name string) (*member.Client, error) {
-	suite, err := mlscore.LookupSuite(mlscore.CipherSuite(w.opts.suite))
+	suite, err := toolRegistry().LookupSuite(mlscore.CipherSuite(w.opts.suite))
 	if err != nil {
 		return nil, err
 	}

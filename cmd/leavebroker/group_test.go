@@ -25,7 +25,7 @@ type testGroup struct {
 }
 
 func newTestGroup(suiteID mlscore.CipherSuite, names ...string) (*testGroup, error) {
-	suite, err := mlscore.LookupSuite(suiteID)
+	suite, err := mlscore.DefaultRegistry().LookupSuite(suiteID)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func setUpGroup(dir string) error {
 // TestIntentEverySuite: what create makes, verify accepts, for each member in
 // each suite, and for the member that made it alone.
 func TestIntentEverySuite(t *testing.T) {
-	for _, id := range mlscore.Suites() {
+	for _, id := range mlscore.DefaultRegistry().Suites() {
 		g, err := newTestGroup(id, "alice", "bob", "carol")
 		if err != nil {
 			t.Fatal(err)

@@ -25,7 +25,7 @@ type groupSource struct {
 func (s *groupSource) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&s.groupInfo, "group-info", "", "MLSMessage `FILE` with the GroupInfo of the group")
 	cmd.Flags().StringVar(&s.ratchetTree, "ratchet-tree", "", "`FILE` with the ratchet tree, the body of the ratchet_tree extension")
-	cmd.Flags().Uint16Var(&s.suite, "cipher-suite", 0, "cipher suite `N` of the group, from 1 to 7")
+	cmd.Flags().Uint16Var(&s.suite, "cipher-suite", 0, "cipher suite `N` of the group, "+suiteNumbers)
 	cmd.Flags().BytesHexVar(&s.groupID, "group-id", nil, "group_id of the group, in `HEX`")
 	cmd.MarkFlagsOneRequired("group-info", "cipher-suite")
 	cmd.MarkFlagsMutuallyExclusive("group-info", "cipher-suite")
@@ -58,7 +58,7 @@ func (s *groupSource) load(cmd *cobra.Command) (*groupState, error) {
 	if s.ratchetTree == "" {
 		return nil, usageError("--cipher-suite wants --ratchet-tree beside it")
 	}
-	suite, err := mlscore.LookupSuite(mlscore.CipherSuite(s.suite))
+	suite, err := toolRegistry().LookupSuite(mlscore.CipherSuite(s.suite))
 	if err != nil {
 		return nil, usageError("%v", err)
 	}
@@ -97,6 +97,9 @@ func (g *groupState) ownLeaf(signer mlscore.Signer) (mlscore.LeafIndex, error) {
 	}
 	return index, nil
 }
+
+// suiteNumbers are the numbers of the suites that commands know.
+const suiteNumbers = "1 to 7 or, for a suite of draft-ietf-mls-pq-ciphersuites, 0xf001 to 0xf00b"
 
 // toolRegistry has the default code points, for commands that know no tenant.
 func toolRegistry() *mlscore.Registry {

@@ -21,11 +21,11 @@ func newKey() *cobra.Command {
 	return parent(&cobra.Command{Use: "key", Short: "Make and show signing keys"}, newKeyNew(), newKeyShow())
 }
 
-// schemes are the signature schemes of the known cipher suites, in their order.
-func schemes() []mlscore.SignatureScheme {
+// schemes are the signature schemes of the suites of a registry, in their order.
+func schemes(reg *mlscore.Registry) []mlscore.SignatureScheme {
 	var list []mlscore.SignatureScheme
-	for _, id := range mlscore.Suites() {
-		if suite, err := mlscore.LookupSuite(id); err == nil && !slices.Contains(list, suite.Signature) {
+	for _, id := range reg.Suites() {
+		if suite, err := reg.LookupSuite(id); err == nil && !slices.Contains(list, suite.Signature) {
 			list = append(list, suite.Signature)
 		}
 	}
@@ -34,7 +34,7 @@ func schemes() []mlscore.SignatureScheme {
 
 func schemeNames() []string {
 	var names []string
-	for _, s := range schemes() {
+	for _, s := range schemes(toolRegistry()) {
 		names = append(names, s.String())
 	}
 	return names
@@ -42,7 +42,7 @@ func schemeNames() []string {
 
 // parseScheme finds a scheme by its name.
 func parseScheme(name string) (mlscore.SignatureScheme, error) {
-	for _, s := range schemes() {
+	for _, s := range schemes(toolRegistry()) {
 		if s.String() == name {
 			return s, nil
 		}
@@ -127,7 +127,7 @@ Schemes: ` + strings.Join(schemeNames(), ", ") + `.`,
 			return output.print(cmd, signer)
 		},
 	}
-	cmd.Flags().Uint16Var(&suiteID, "cipher-suite", 1, "make it for the groups of suite `N`, from 1 to 7")
+	cmd.Flags().Uint16Var(&suiteID, "cipher-suite", 1, "make it for the groups of suite `N`, "+suiteNumbers)
 	cmd.Flags().StringVar(&name, "scheme", "", "make it for the signature scheme `NAME`")
 	cmd.MarkFlagsMutuallyExclusive("cipher-suite", "scheme")
 	if err := cmd.RegisterFlagCompletionFunc("scheme", cobra.FixedCompletions(schemeNames(), cobra.ShellCompDirectiveNoFileComp)); err != nil {
@@ -141,7 +141,7 @@ func chooseScheme(suiteID uint16, name string) (mlscore.SignatureScheme, error) 
 	if name != "" {
 		return parseScheme(name)
 	}
-	suite, err := mlscore.LookupSuite(mlscore.CipherSuite(suiteID))
+	suite, err := toolRegistry().LookupSuite(mlscore.CipherSuite(suiteID))
 	if err != nil {
 		return 0, usageError("%v", err)
 	}

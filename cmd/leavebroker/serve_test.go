@@ -70,7 +70,7 @@ func TestServeDefault(t *testing.T) {
 	d.start()
 	d.awaitReady()
 	keys := keyFiles(t, d.stateDir)
-	if len(keys) != len(schemes())+1 {
+	if len(keys) != len(schemes(toolRegistry()))+1 {
 		t.Errorf("%d key files", len(keys))
 	}
 	told := map[string]bool{}

@@ -71,7 +71,11 @@ func brokerTenant(t *config.Tenant, stateDir string, log *zap.Logger) (broker.Te
 	if err != nil {
 		return broker.Tenant{}, err
 	}
-	signers, err := tenantSigners(t, stateDir)
+	registry, err := tenantRegistry(t)
+	if err != nil {
+		return broker.Tenant{}, err
+	}
+	signers, err := tenantSigners(t, registry, stateDir)
 	if err != nil {
 		return broker.Tenant{}, err
 	}
@@ -83,7 +87,7 @@ func brokerTenant(t *config.Tenant, stateDir string, log *zap.Logger) (broker.Te
 	return broker.Tenant{
 		Name:        t.Name,
 		Signers:     signers,
-		Policy:      tenantPolicy(t),
+		Policy:      tenantPolicy(t, registry),
 		AuthService: service,
 		AuthTimeout: t.AuthService.Timeout.Std(),
 		Quotas: broker.Quotas{
@@ -92,12 +96,43 @@ func brokerTenant(t *config.Tenant, stateDir string, log *zap.Logger) (broker.Te
 	}, nil
 }
 
-func tenantPolicy(t *config.Tenant) intents.Policy {
-	p := t.CodePoints
-	body, onError, mode2 := intents.BodyRaw, intents.OnErrorHold, intents.Mode2Allow
+// tenantCodePoints are those of intents, which no mlscore.Registry names.
+func tenantCodePoints(t *config.Tenant) intents.CodePoints {
+	body := intents.BodyRaw
 	if t.Body == "opaque" {
 		body = intents.BodyOpaque
 	}
+	return intents.CodePoints{
+		ProposalType: mlscore.ProposalType(t.CodePoints.LeafOperationProposal),
+		WireFormat:   mlscore.WireFormat(t.CodePoints.LeafOperationIntentWireFormat), Body: body,
+	}
+}
+
+// tenantRegistry has the numbers of a tenant.
+func tenantRegistry(t *config.Tenant) (*mlscore.Registry, error) {
+	p := t.CodePoints
+	reg := mlscore.DefaultRegistry()
+	reg.SelfRemove = mlscore.ProposalType(p.SelfRemove)
+	reg.Replace = mlscore.ProposalType(p.Replace)
+	reg.LeafNodeEpoch = mlscore.ExtensionType(p.LeafNodeEpoch)
+	reg.AppDataUpdate = mlscore.ProposalType(p.AppDataUpdate)
+	reg.Custom = []mlscore.CustomProposal{tenantCodePoints(t).CustomProposal()}
+	reg.CipherSuites = nil
+	for _, s := range t.CipherSuites {
+		suite, err := mlscore.NewSuite(mlscore.CipherSuite(s.ID), s.Name)
+		if err != nil {
+			return nil, &exitError{code: exitConfig, err: err}
+		}
+		reg.CipherSuites = append(reg.CipherSuites, suite)
+	}
+	if err := reg.Validate(); err != nil {
+		return nil, &exitError{code: exitConfig, err: err}
+	}
+	return reg, nil
+}
+
+func tenantPolicy(t *config.Tenant, registry *mlscore.Registry) intents.Policy {
+	onError, mode2 := intents.OnErrorHold, intents.Mode2Allow
 	if t.AuthService.OnError == "sender_only" {
 		onError = intents.OnErrorSenderOnly
 	}
@@ -115,18 +150,9 @@ func tenantPolicy(t *config.Tenant) intents.Policy {
 	if t.Form == "leaf_operation_proposal" {
 		form = intents.FormLeafOperation
 	}
-	points := intents.CodePoints{
-		ProposalType: mlscore.ProposalType(p.LeafOperationProposal), WireFormat: mlscore.WireFormat(p.LeafOperationIntentWireFormat), Body: body,
-	}
-	registry := mlscore.DefaultRegistry()
-	registry.SelfRemove = mlscore.ProposalType(p.SelfRemove)
-	registry.Replace = mlscore.ProposalType(p.Replace)
-	registry.LeafNodeEpoch = mlscore.ExtensionType(p.LeafNodeEpoch)
-	registry.AppDataUpdate = mlscore.ProposalType(p.AppDataUpdate)
-	registry.Custom = []mlscore.CustomProposal{points.CustomProposal()}
 	return intents.Policy{
 		Registry:    registry,
-		CodePoints:  points,
+		CodePoints:  tenantCodePoints(t),
 		InfoTrustDS: t.InfoTrust == "ds",
 		Form:        form,
 		Mode2:       mode2,
@@ -170,7 +196,7 @@ func authService(t *config.Tenant, log *zap.Logger) (broker.AuthenticationServic
 
 // tenantSigners loads the keys that a tenant names; a tenant that names none
 // has one for each signature scheme in the state directory.
-func tenantSigners(t *config.Tenant, stateDir string) ([]mlscore.Signer, error) {
+func tenantSigners(t *config.Tenant, registry *mlscore.Registry, stateDir string) ([]mlscore.Signer, error) {
 	var signers []mlscore.Signer
 	var errs []error
 	for _, ref := range t.Keys {
@@ -187,7 +213,7 @@ func tenantSigners(t *config.Tenant, stateDir string) ([]mlscore.Signer, error) 
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	for _, scheme := range schemes() {
+	for _, scheme := range schemes(registry) {
 		s, err := ownKey(filepath.Join(dir, scheme.String()+".pem"), scheme)
 		if err != nil {
 			return nil, err

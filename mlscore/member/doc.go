@@ -1,7 +1,9 @@
-// Package member is a client's side of MLS (RFC 9420) for cipher suites 1 to 7:
-// a full member of groups, with all their secrets. It makes key packages,
-// creates groups, joins by Welcome and by external commit, proposes, commits,
-// processes what others send, and protects application data. Of the drafts it
+// Package member is a client's side of MLS (RFC 9420): a full member of groups,
+// with all their secrets. It makes key packages, creates groups, joins by
+// Welcome and by external commit, proposes, commits, processes what others
+// send, and protects application data. Its cipher suites are 1 to 7 and those
+// of draft-ietf-mls-pq-ciphersuites-06 with ML-KEM-768, ML-KEM-1024 or X-Wing
+// (draft-ietf-hpke-pq-04), with Ed25519, ECDSA or ML-DSA. Of the drafts it
 // knows SelfRemove (draft-ietf-mls-extensions), Replace with leaf_node_epoch
 // (draft-barnes-mls-replace) and, where the registry tells how to expand it, the
 // LeafOperationProposal (draft-kohbrok-mls-leaf-operation-intents), under the
