@@ -56,6 +56,9 @@ type world struct {
 	members map[mlscore.LeafIndex]*member.Group
 	groupID []byte
 	serial  int
+
+	registry  *mlscore.Registry // of the clients; nil: the default
+	associate func(*mlscore.PublicGroup, mlscore.LeafIndex) ([]mlscore.LeafIndex, bool)
 }
 
 func newWorld(t *testing.T, change func(*Options)) *world {
@@ -263,6 +266,7 @@ func (w *world) client(name string) *member.Client {
 	w.t.Helper()
 	return &member.Client{
 		CipherSuite: testSuiteID, Random: w.random, Shared: w.shared, Credential: mlscore.BasicCredential([]byte(name)),
+		Registry: w.registry, Associate: w.associate,
 		Signer: must[mlscore.Signer](w.t)(mlscore.GenerateSigner(mlscore.Ed25519, w.random)),
 	}
 }
@@ -418,12 +422,18 @@ func (w *world) dropRemoved() {
 func (w *world) join(name string) mlscore.LeafIndex {
 	w.t.Helper()
 	info := must[[]byte](w.t)(w.any().GroupInfo())
-	g, c, err := w.client(name).JoinExternal(info, member.ExternalJoinOptions{})
+	return w.joinWith(name, info, member.ExternalJoinOptions{})
+}
+
+func (w *world) joinWith(name string, info []byte, opts member.ExternalJoinOptions) mlscore.LeafIndex {
+	w.t.Helper()
+	g, c, err := w.client(name).JoinExternal(info, opts)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.publish(kindCommit, c.Message)
 	w.deliver(c.Message, noSender)
+	w.dropRemoved()
 	w.members[g.OwnLeaf()] = g
 	return g.OwnLeaf()
 }

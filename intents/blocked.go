@@ -103,8 +103,8 @@ func (x *step) queue() bool {
 // answerBlocked takes an answer to a blocked commit.
 func (x *step) answerBlocked(answer *Answer) {
 	b := x.blocked
-	if b == nil || answer.Epoch > x.group.Epoch() {
-		return
+	if b == nil || answer.Epoch > x.group.Epoch() || answer.Position < x.turned && answer.Epoch > x.turnedFrom {
+		return // none, or about the leaves of another line
 	}
 	n := *b
 	n.senders = slices.Clone(b.senders)
