@@ -11,8 +11,9 @@ var kems = map[string]kemLengths{
 	// RFC 9180, Section 7.1
 	"DHKEMX25519": {32, 32}, "DHKEMX448": {56, 56},
 	"DHKEMP256": {65, 65}, "DHKEMP384": {97, 97}, "DHKEMP521": {133, 133},
-	// FIPS 203, Section 8, and draft-connolly-cfrg-xwing-kem
-	"MLKEM768": {1088, 1184}, "MLKEM1024": {1568, 1568}, "MLKEM768X25519": {1120, 1216},
+	// draft-ietf-hpke-pq
+	"MLKEM768": {1088, 1184}, "MLKEM1024": {1568, 1568},
+	"MLKEM768X25519": {1120, 1216}, "MLKEM768P256": {1153, 1249}, "MLKEM1024P384": {1665, 1665},
 }
 
 // kem gives the lengths of the suite's KEM, if they are known.

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"leavebroker/mlscore/member"
 )
 
 // playDemo runs the demonstration in this process and gives what it prints
@@ -56,12 +58,12 @@ func demoNumbers(members, leavers, joins int) demoResult {
 
 func TestDemoSuites(t *testing.T) {
 	t.Parallel()
-	for suite := 1; suite <= 7; suite++ {
-		if testing.Short() && suite > 2 {
+	for i, suite := range member.Suites(toolRegistry()) {
+		if testing.Short() && i > 2 {
 			break
 		}
-		if r := playDemo(t, "--cipher-suite", fmt.Sprint(suite)); r != demoNumbers(8, 2, 5) {
-			t.Errorf("suite %d: %+v", suite, r)
+		if r := playDemo(t, "--cipher-suite", fmt.Sprintf("%#x", uint16(suite))); r != demoNumbers(8, 2, 5) {
+			t.Errorf("suite %#x: %+v", uint16(suite), r)
 		}
 	}
 }
@@ -101,7 +103,7 @@ func TestDemoSizes(t *testing.T) {
 	}
 }
 
-const demoStory = `A group of 8 in cipher suite 1: 2 leave, 2 join meanwhile.  o member  x leaving  . blank leaf
+const demoStory = `A group of 8 in cipher suite 0x0001: 2 leave, 2 join meanwhile.  o member  x leaving  . blank leaf
 epoch   1  8 members  [oooooooo]  the group is made
 epoch   1  8 members  [oxoooooo]  member-1 (leaf 1) signs its intent and vanishes; the broker says pending
 epoch   1  8 members  [oxooxooo]  member-4 (leaf 4) signs its intent and vanishes; the broker says pending

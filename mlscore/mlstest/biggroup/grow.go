@@ -187,13 +187,15 @@ func (g *Group) mergePath(edit *mlscore.TreeEdit, i mlscore.LeafIndex, leaf *mls
 	return path, edit.MergePath(i, path)
 }
 
-// kemKeyLens are the lengths of an HPKE public key by the KEM of a suite's name
-// (RFC 9180, Section 7.1, and draft-ietf-hpke-pq).
-var kemKeyLens = map[string]int{
-	"DHKEMX25519": 32, "DHKEMX448": 56, "DHKEMP256": 65, "DHKEMP384": 97, "DHKEMP521": 133,
-	"MLKEM768": 1184, "MLKEM1024": 1568, "MLKEM768X25519": 1216, "MLKEM768P256": 1249, "MLKEM1024P384": 1665,
+// kemLens are the lengths of a KEM output and of a public key by the KEM of a
+// suite's name (RFC 9180, Section 7.1, and draft-ietf-hpke-pq).
+var kemLens = map[string]struct{ output, key int }{
+	"DHKEMX25519": {32, 32}, "DHKEMX448": {56, 56}, "DHKEMP256": {65, 65}, "DHKEMP384": {97, 97}, "DHKEMP521": {133, 133},
+	"MLKEM768": {1088, 1184}, "MLKEM1024": {1568, 1568},
+	"MLKEM768X25519": {1120, 1216}, "MLKEM768P256": {1153, 1249}, "MLKEM1024P384": {1665, 1665},
 }
 
-// kemKeyLen is the length of an HPKE public key of the group's suite, and about
-// that of a KEM output.
-func (g *Group) kemKeyLen() int { return kemKeyLens[strings.Split(g.suite.Name, "_")[2]] }
+// kemKeyLen is the length of an HPKE public key of the group's suite, and
+// kemOutputLen that of a KEM output.
+func (g *Group) kemKeyLen() int    { return kemLens[strings.Split(g.suite.Name, "_")[2]].key }
+func (g *Group) kemOutputLen() int { return kemLens[strings.Split(g.suite.Name, "_")[2]].output }

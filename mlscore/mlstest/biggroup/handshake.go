@@ -47,7 +47,7 @@ func (g *Group) ExternalCommit() (Handshake, mlscore.LeafIndex, error) {
 	if err := edit.SetLeaf(joiner, leaf); err != nil {
 		return Handshake{}, 0, err
 	}
-	init := &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: g.bytes(g.kemKeyLen())}
+	init := &mlscore.Proposal{Type: mlscore.ProposalTypeExternalInit, KEMOutput: g.bytes(g.kemOutputLen())}
 	sender := mlscore.Sender{Type: mlscore.SenderTypeNewMemberCommit}
 	h, err := g.commit(edit, joiner, leaf, sender, []mlscore.ProposalOrRef{{Proposal: init}})
 	return h, joiner, err
@@ -97,7 +97,7 @@ func (g *Group) encryptPath(edit *mlscore.TreeEdit, i mlscore.LeafIndex, path *m
 		secrets := make([]mlscore.HPKECiphertext, len(edit.Resolution(sibling)))
 		for j := range secrets {
 			secrets[j] = mlscore.HPKECiphertext{
-				KEMOutput:  g.bytes(g.kemKeyLen()),
+				KEMOutput:  g.bytes(g.kemOutputLen()),
 				Ciphertext: g.bytes(g.suite.HashLen() + tag),
 			}
 		}
