@@ -66,11 +66,16 @@ func (s *State) timer(p *parkedIntent) (op string, at time.Time) {
 	if s.policy.ParkTTL > 0 {
 		op, at = OpExpire, p.since.Add(s.policy.ParkTTL)
 	}
-	lagged := p.reason == ErrLeafRefMismatch.Error() && p.epochs < s.epochs && !s.gap && s.trusted
-	if reject := p.since.Add(s.policy.LagWindow); lagged && (op == "" || reject.Before(at)) {
+	if reject := p.since.Add(s.policy.LagWindow); s.lagged(p) && (op == "" || reject.Before(at)) {
 		op, at = OpReject, reject
 	}
 	return op, at
+}
+
+// lagged says that a parked intent has the reference of no leaf, and did not
+// come before its leaf.
+func (s *State) lagged(p *parkedIntent) bool {
+	return p.reason == ErrLeafRefMismatch.Error() && p.epochs < s.epochs && !s.gap && s.trusted
 }
 
 // able says whether the group is in a state to act on at all.

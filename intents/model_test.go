@@ -37,6 +37,7 @@ func TestModel(t *testing.T) {
 type model struct {
 	w      *world
 	lossy  bool // commits get lost on their way into the log
+	lies   *lies
 	random *rand.Rand
 	wishes []*wish
 	sent   map[string]bool // "epoch/leaf"
@@ -130,7 +131,9 @@ func (m *model) step() {
 	alone := len(w.members) == 1
 	switch m.random.IntN(12) {
 	case 0, 1, 2:
-		m.wish(name, intents.RemovalMode(1+m.random.IntN(2)))
+		if m.lies == nil || name != "m/mallory" { // who may be elsewhere while its leaf is here
+			m.wish(name, intents.RemovalMode(1+m.random.IntN(2)))
+		}
 	case 3, 4:
 		m.commit(func() { w.commit(name, map[string]string{"to": m.to()}) })
 	case 5:
@@ -160,7 +163,7 @@ func (m *model) step() {
 		w.feed(intents.KindInfo, must[[]byte](w.t)(w.group(m.pick()).GroupInfo()))
 	}
 	m.settle()
-	if !m.lossy {
+	if !m.lossy && m.lies == nil {
 		m.check()
 	}
 }
@@ -281,7 +284,12 @@ func (m *model) settle() {
 			w.feedJSON(intents.KindAnswer, a)
 		}
 	}
-	if o := w.state.Due(w.now).Propose; o != nil && o.Epoch == w.any().Epoch() {
+	o := w.state.Due(w.now).Propose
+	switch {
+	case o == nil:
+	case m.lies != nil:
+		m.proposeInDoubt(o)
+	case o.Epoch == w.any().Epoch():
 		m.checkOrder(o)
 		w.propose(o)
 	}

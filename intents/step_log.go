@@ -218,7 +218,10 @@ func (x *step) foldControl() {
 	case OpExpire:
 		x.unpark(c.Intent, c.Seq, outcome{state: StateExpired})
 	case OpReject:
-		x.unpark(c.Intent, c.Seq, outcome{state: StateRejected, reason: ErrLeafRefMismatch.Error()})
+		// In another line the reference may not be overdue.
+		if slices.ContainsFunc(x.parked, func(p *parkedIntent) bool { return p.id == c.Intent && x.lagged(p) }) {
+			x.unpark(c.Intent, c.Seq, outcome{state: StateRejected, reason: ErrLeafRefMismatch.Error()})
+		}
 	case OpApprove:
 		if known && r.association != nil && !isTerminal(r.state) {
 			n := *r

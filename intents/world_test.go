@@ -335,6 +335,15 @@ func (w *world) act(perform bool) {
 
 func (w *world) propose(o *intents.Order) {
 	w.t.Helper()
+	for _, message := range w.store(o) {
+		w.deliver(message, nil)
+		w.last = message
+	}
+}
+
+// store signs an order and puts it into the log.
+func (w *world) store(o *intents.Order) [][]byte {
+	w.t.Helper()
 	out := intents.Output{GroupID: groupID, Epoch: o.Epoch, Intents: o.Intents}
 	g := w.state.Group()
 	for _, leaf := range o.Leaves {
@@ -344,10 +353,7 @@ func (w *world) propose(o *intents.Order) {
 		out.Proposals = append(out.Proposals, must[[]byte](w.t)(mlscore.ExternalProposal(g, w.sender(g), p)))
 	}
 	w.feedJSON(intents.KindRemoval, out)
-	for _, message := range out.Proposals {
-		w.deliver(message, nil)
-		w.last = message
-	}
+	return out.Proposals
 }
 
 // sender is the first signer of ours that the group accepts.
