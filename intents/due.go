@@ -125,7 +125,7 @@ func (s *State) order() *Order {
 func (s *State) selfRemoves() map[mlscore.LeafIndex]bool {
 	var leaving map[mlscore.LeafIndex]bool
 	for p := range s.group.Proposals() {
-		if p.Proposal.IsSelfRemove() && p.Invalid == nil {
+		if s.isSelfRemove(p) {
 			if leaving == nil {
 				leaving = make(map[mlscore.LeafIndex]bool)
 			}
@@ -133,6 +133,13 @@ func (s *State) selfRemoves() map[mlscore.LeafIndex]bool {
 		}
 	}
 	return leaving
+}
+
+// isSelfRemove says whether a proposal is a SelfRemove that a commit can
+// contain: in a group in which a member does not support them, none can
+// (draft-ietf-mls-extensions), and the leaf would wait in vain.
+func (s *State) isSelfRemove(p *mlscore.PendingProposal) bool {
+	return p.Proposal.IsSelfRemove() && p.Invalid == nil && s.group.Tree().SupportsProposal(p.Proposal.Type)
 }
 
 // dueQuestions asks for the candidates without an answer.
@@ -181,7 +188,7 @@ func (s *State) Pending() Pending {
 		switch {
 		case q.Invalid != nil:
 			continue
-		case q.Proposal.IsSelfRemove():
+		case s.isSelfRemove(q):
 			p.SelfRemoves = append(p.SelfRemoves, q.Message())
 		case s.pendingOurs(q):
 			p.Proposals = append(p.Proposals, q.Message())

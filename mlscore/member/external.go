@@ -126,7 +126,7 @@ func (b *commitBuilder) leafOperations(encoded [][]byte, leaving map[mlscore.Lea
 }
 
 // stagePending receives the pending proposals and gives references to the
-// SelfRemoves among them, one for each leaf.
+// SelfRemoves among them, one for each leaf, if every member supports them.
 func (b *commitBuilder) stagePending(pending [][]byte, leaving map[mlscore.LeafIndex]bool) (refs []mlscore.ProposalOrRef, err error) {
 	for _, message := range pending {
 		m, err := mlscore.ParseMLSMessage(message, b.client.registry())
@@ -141,7 +141,8 @@ func (b *commitBuilder) stagePending(pending [][]byte, leaving map[mlscore.LeafI
 			return nil, err
 		}
 		p := staged.Proposal
-		if p.Invalid == nil && p.Proposal.IsSelfRemove() && claim(leaving, p.Sender.LeafIndex) {
+		usable := p.Invalid == nil && p.Proposal.IsSelfRemove() && b.public.Tree().SupportsProposal(p.Proposal.Type)
+		if usable && claim(leaving, p.Sender.LeafIndex) {
 			refs = append(refs, mlscore.ProposalOrRef{Reference: p.Ref})
 		}
 		b.public = staged.Next()

@@ -12,7 +12,8 @@ import (
 // goes first, then the earliest Remove, then the latest Update or Replace. A
 // custom proposal that stands for Removes is taken whole or not at all, and only
 // where it is known whom it removes. A ReInit is chosen only if there is nothing
-// else, and a proposal of an unknown type never.
+// else, and a proposal of a type that is not known, or that a member does not
+// support, never.
 func (g *Group) Selectable(byValue []*mlscore.Proposal) [][]byte {
 	s := &selection{
 		public:  g.epoch.public,
@@ -107,6 +108,8 @@ func (s *selection) take(p *mlscore.Proposal, sender mlscore.LeafIndex) bool {
 
 func (s *selection) fits(p *mlscore.Proposal, sender mlscore.LeafIndex) bool {
 	switch {
+	case (p.IsSelfRemove() || p.IsReplace()) && !s.public.Tree().SupportsProposal(p.Type):
+		return false // unless those who do not are removed too, which nobody can count on
 	case p.IsSelfRemove():
 		return s.remove(sender)
 	case p.IsReplace():
