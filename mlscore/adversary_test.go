@@ -1,0 +1,424 @@
+package mlscore_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"leavebroker/mlscore"
+	"leavebroker/mlscore/member"
+)
+
+// What members see and an observer does not. Where an observer accepts and a
+// member refuses, it is for one of these; the member's error tells which.
+// Members judge the public part by the same PublicGroup.Stage: they are an
+// independent witness of tags, decryption, pre-shared keys and the epochs that
+// the committer's own derivation leads to, and of nothing else.
+const (
+	rowMembershipTag   = "membership_tag: its value (RFC 9420, Section 6.2)"
+	rowConfirmationTag = "confirmation_tag: its value (RFC 9420, Section 6.1)"
+	rowPathSecret      = "encrypted_path_secret: what it decrypts to (RFC 9420, Section 7.5)"
+	rowOwnLeaf         = "encryption_key: whether a leaf's owner has the private key (RFC 9420, Section 7.5)"
+	rowKEMOutput       = "kem_output: whether ExternalInit opens (RFC 9420, Section 8.3)"
+	rowPSK             = "psk: whether members have it (RFC 9420, Section 8.4)"
+)
+
+// rowOf is the row of a member's refusal; "" where an observer should refuse too.
+func rowOf(err error) string {
+	if errors.Is(err, member.ErrUnknownPSK) {
+		return rowPSK
+	}
+	var refusal *mlscore.Error
+	if !errors.As(err, &refusal) {
+		return ""
+	}
+	section := strings.TrimPrefix(refusal.Section, "RFC 9420, Section ")
+	for _, r := range []struct{ section, detail, row string }{
+		{"6.2", "the membership tag of ", rowMembershipTag},
+		{"12.4.2", "the confirmation tag of ", rowConfirmationTag},
+		{"7.5", "the encryption key of our leaf ", rowOwnLeaf},
+		{"7.5", "the path secret of node ", rowPathSecret},
+		{"7.5", "no path secret is encrypted to leaf ", rowPathSecret},
+		{"7.4", "a path secret of ", rowPathSecret},
+		{"5.1.3", "the ciphertext under label \"UpdatePathNode\"", rowPathSecret},
+		{"5.1.3", "kem_output of ", rowKEMOutput}, // of a path secret or of ExternalInit
+	} {
+		if section == r.section && strings.HasPrefix(refusal.Detail, r.detail) {
+			return r.row
+		}
+	}
+	if section == "7.5" && strings.Contains(refusal.Detail, "encrypted path secrets for a resolution of") {
+		return rowPathSecret // what FlagPathSecretCount flags
+	}
+	return ""
+}
+
+// tally counts what became of mutants.
+type tally struct {
+	mutants, accepted, refused int
+	rows                       map[string]int    // disagreements by row
+	kinds                      map[string][2]int // refused and accepted by kind of mutation
+}
+
+func (c *tally) add(o *tally) {
+	c.mutants, c.accepted, c.refused = c.mutants+o.mutants, c.accepted+o.accepted, c.refused+o.refused
+	for k, n := range o.rows {
+		c.rows[k] += n
+	}
+	for k, n := range o.kinds {
+		c.kinds[k] = [2]int{c.kinds[k][0] + n[0], c.kinds[k][1] + n[1]}
+	}
+}
+
+func newTally() *tally {
+	return &tally{rows: make(map[string]int), kinds: make(map[string][2]int)}
+}
+
+func (c *tally) log(t *testing.T) {
+	t.Helper()
+	t.Logf("%d mutants: %d refused by all, %d accepted by all", c.mutants, c.refused, c.accepted)
+	for _, row := range slices.Sorted(maps.Keys(c.rows)) {
+		t.Logf("  %6d accepted by the observer only: %s", c.rows[row], row)
+	}
+	if testing.Verbose() {
+		for _, kind := range slices.Sorted(maps.Keys(c.kinds)) {
+			t.Logf("    %-40s %6d refused, %6d accepted by the observer", kind, c.kinds[kind][0], c.kinds[kind][1])
+		}
+	}
+}
+
+// adversary plays the life of a real group, whose keys it holds, and brings
+// mutants of every handshake to the members and to an observer.
+type adversary struct {
+	t        *testing.T
+	suite    *mlscore.Suite
+	rng      *rand.Rand
+	random   *rand.ChaCha8
+	group    []byte
+	members  []*member.Group
+	signers  map[string]mlscore.Signer // by public key, of everybody who ever was
+	keys     [][]byte                  // the same public keys, in order of creation
+	broker   mlscore.Signer
+	observer *mlscore.PublicGroup
+	past     [][]byte // messages of this group
+	contexts [][]byte // of past epochs
+	foreign  [][]byte // messages of another group
+	packages []*member.KeyPackage
+	tally    *tally
+	serial   int
+}
+
+const adversaryMembers = 5
+
+func newAdversary(t *testing.T, id mlscore.CipherSuite, seed uint64, group string) *adversary {
+	t.Helper()
+	x := &adversary{
+		t: t, suite: must(mlscore.DefaultRegistry().LookupSuite(id)), group: []byte(group),
+		rng:     rand.New(rand.NewPCG(seed, uint64(id))),
+		random:  rand.NewChaCha8([32]byte{byte(id), byte(id >> 8), byte(seed), byte(seed >> 8), byte(len(group))}),
+		signers: make(map[string]mlscore.Signer), tally: newTally(),
+	}
+	x.broker = x.newSigner()
+	creator := x.client()
+	x.members = []*member.Group{must(creator.Create(x.group, mlscore.Extensions{{
+		Type: mlscore.ExtensionTypeExternalSenders, Data: mlscore.AppendExternalSenders(nil, []mlscore.ExternalSender{
+			{SignatureKey: x.broker.PublicKey(), Credential: mlscore.BasicCredential([]byte("broker"))},
+		}),
+	}}, forever))}
+	var adds []*mlscore.Proposal
+	for range adversaryMembers - 1 {
+		k := must(x.client().NewKeyPackage(forever))
+		x.packages, adds = append(x.packages, k), append(adds, member.Add(k.KeyPackage))
+	}
+	commit := must(x.members[0].Commit(member.CommitOptions{Proposals: adds}))
+	if err := x.members[0].ConfirmCommit(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range x.packages {
+		x.members = append(x.members, must(k.Join(commit.Welcome, nil)))
+	}
+	info := must(mlscore.ParseMLSMessage(must(x.members[0].GroupInfo()), nil))
+	x.observer = must(mlscore.NewPublicGroup(info.GroupInfo, nil, mlscore.Options{}))
+	return x
+}
+
+func (x *adversary) newSigner() mlscore.Signer {
+	s := must(mlscore.GenerateSigner(x.suite.Signature, x.random))
+	x.signers[string(s.PublicKey())] = s
+	x.keys = append(x.keys, s.PublicKey())
+	return s
+}
+
+func (x *adversary) client() *member.Client {
+	x.serial++
+	return &member.Client{
+		CipherSuite: x.suite.ID, Signer: x.newSigner(), Random: x.random,
+		Credential: mlscore.BasicCredential(fmt.Appendf(nil, "client %d", x.serial)),
+		PSK: func(id mlscore.PreSharedKeyID) ([]byte, bool) {
+			return []byte("secret"), id.Type == mlscore.PSKTypeExternal && string(id.ID) == "known"
+		},
+	}
+}
+
+// someone is a random member.
+func (x *adversary) someone() *member.Group { return x.members[x.rng.IntN(len(x.members))] }
+
+// live says whether the group is still worth an adversary's time.
+func (x *adversary) live() bool { return len(x.members) >= 3 && !x.observer.Closed() }
+
+// spoiled is a copy of a member whose client spoils what it sends. What it does
+// leaves the member as it is: its epoch is replaced as a whole by a commit.
+func spoiled(g *member.Group, hooks *member.Mutate, f func(g *member.Group)) {
+	sacrificed, client := *g, g.Client()
+	client.Mutate = hooks
+	defer func() { client.Mutate = nil }()
+	f(&sacrificed)
+}
+
+// verdict is what an observer and the members say about one message.
+type verdict struct {
+	staged   *mlscore.Staged
+	observer error
+	members  []*member.Group // copies, after the message
+	errs     []error
+	received []*member.Received
+}
+
+// ask brings a message to the observer and to copies of all members but the
+// committer, who knows only its own pending commit. A proposal that is accepted
+// counts as received by the members themselves.
+func (x *adversary) ask(message []byte) verdict {
+	var v verdict
+	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	v.observer = err
+	sender := mlscore.Sender{}
+	if err == nil {
+		v.staged, v.observer = x.observer.Stage(m)
+		if m.PublicMessage != nil && m.PublicMessage.Content.Commit != nil {
+			sender = m.PublicMessage.Content.Sender
+		}
+	}
+	for _, g := range x.members {
+		if sender.Type == mlscore.SenderTypeMember && sender.LeafIndex == g.OwnLeaf() {
+			continue
+		}
+		sacrificed := *g
+		received, err := sacrificed.Process(bytes.Clone(message))
+		v.members, v.errs, v.received = append(v.members, &sacrificed), append(v.errs, err), append(v.received, received)
+	}
+	return v
+}
+
+// judge brings a mutant to everybody and checks that they agree.
+func (x *adversary) judge(kind string, message []byte) {
+	x.t.Helper()
+	v := x.ask(message)
+	x.tally.mutants++
+	row := x.agree(kind, &v)
+	n := x.tally.kinds[kind]
+	if v.observer != nil {
+		x.tally.refused++
+		n[0]++
+	} else {
+		n[1]++
+		x.checkNext(kind, v.staged.Next())
+		if row == "" {
+			x.tally.accepted++
+		} else {
+			x.tally.rows[row]++
+		}
+	}
+	x.tally.kinds[kind] = n
+	if v.observer == nil && v.staged.Kind == mlscore.StagedProposal && row == "" {
+		x.observer = v.staged.Next() // the members have it as well
+	}
+	if row == "" && v.observer == nil && v.staged.Kind != mlscore.StagedProposal && x.rng.IntN(4) == 0 {
+		x.past = append(x.past, message)
+	}
+}
+
+// agree fails the test where members and observer disagree, and gives the row
+// of what the observer could not see.
+func (x *adversary) agree(kind string, v *verdict) (row string) {
+	x.t.Helper()
+	var authenticator []byte
+	for i, g := range v.members {
+		err := v.errs[i]
+		switch {
+		case v.observer == nil && err == nil:
+			if g.Removed() {
+				continue
+			}
+			x.sameState(kind, v, i, &authenticator)
+		case v.observer == nil:
+			r := rowOf(err)
+			if r == "" {
+				x.t.Errorf("%s: accepted, but leaf %d refuses: %v", kind, g.OwnLeaf(), err)
+			}
+			if row == "" {
+				row = r
+			}
+		case err == nil:
+			x.t.Errorf("%s: %v, but leaf %d accepts", kind, v.observer, g.OwnLeaf())
+		default:
+			x.sameClass(kind, v.observer, err)
+		}
+	}
+	return row
+}
+
+// sameState compares what the members and the observer took a message for.
+func (x *adversary) sameState(kind string, v *verdict, i int, authenticator *[]byte) {
+	x.t.Helper()
+	g := v.members[i]
+	if v.staged.Kind == mlscore.StagedProposal {
+		ours, theirs := v.staged.Proposal, v.received[i].Staged.Proposal
+		if !bytes.Equal(ours.Ref, theirs.Ref) || (ours.Invalid == nil) != (theirs.Invalid == nil) {
+			x.t.Errorf("%s: proposal %x, %v; leaf %d has %x, %v", kind, ours.Ref, ours.Invalid, g.OwnLeaf(), theirs.Ref, theirs.Invalid)
+		}
+		return
+	}
+	next := v.staged.Next()
+	if !bytes.Equal(g.Public().ContextBytes(), next.ContextBytes()) || !bytes.Equal(g.Public().InterimTranscriptHash(), next.InterimTranscriptHash()) {
+		x.t.Errorf("%s: leaf %d is in another epoch than the observer", kind, g.OwnLeaf())
+	}
+	if *authenticator != nil && !bytes.Equal(*authenticator, g.EpochAuthenticator()) {
+		x.t.Errorf("%s: leaf %d has other secrets than those before it", kind, g.OwnLeaf())
+	}
+	*authenticator = g.EpochAuthenticator()
+}
+
+// sameClass compares the classes of two refusals. A member knows its own
+// GroupContext, and looks at the membership tag first.
+func (x *adversary) sameClass(kind string, observer, member error) {
+	x.t.Helper()
+	ours, theirs := mlscore.Reason(observer), mlscore.Reason(member)
+	if ours == "error" || theirs == "error" {
+		x.t.Errorf("%s: refused without a class: %v; %v", kind, observer, member)
+	}
+	if strings.Contains(observer.Error(), "carries no handshake") {
+		return // nothing of a group at all: either class will do
+	}
+	if ours != theirs && ours != "diverged" && rowOf(member) != rowMembershipTag {
+		x.t.Errorf("%s: %v; a member: %v", kind, observer, member)
+	}
+}
+
+// checkNext checks that a newcomer takes the tree that a commit leads to.
+func (x *adversary) checkNext(kind string, next *mlscore.PublicGroup) {
+	x.t.Helper()
+	tree, err := mlscore.ParseRatchetTree(x.suite, next.Tree().Bytes())
+	if err != nil {
+		x.t.Errorf("%s: accepted, and the tree does not decode: %v", kind, err)
+		return
+	}
+	if !bytes.Equal(tree.TreeHash(), next.Context().TreeHash) {
+		x.t.Errorf("%s: the cached tree hash is wrong", kind)
+	}
+	if next.Epoch() == x.observer.Epoch() {
+		return
+	}
+	if err := tree.Verify(next.GroupID()); err != nil {
+		x.t.Errorf("%s: accepted, and a newcomer refuses the tree: %v", kind, err)
+	}
+}
+
+// deliver brings what members really sent to everybody. Members who cannot
+// follow, for a reason that an observer cannot see, are left behind.
+func (x *adversary) deliver(message []byte, joined *member.Group) {
+	x.t.Helper()
+	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	staged, err := x.observer.Stage(m)
+	if err != nil {
+		x.t.Fatalf("a real message: %v", err)
+	}
+	x.members = slices.DeleteFunc(x.members, func(g *member.Group) bool {
+		_, err := g.Process(message)
+		if row := rowOf(err); err != nil && row != rowOwnLeaf && row != rowPSK {
+			x.t.Fatalf("leaf %d refuses a real message: %v", g.OwnLeaf(), err)
+		}
+		return err != nil || g.Removed()
+	})
+	if joined != nil {
+		x.members = append(x.members, joined)
+	}
+	if staged.Kind != mlscore.StagedProposal {
+		x.contexts = append(x.contexts, x.observer.ContextBytes())
+	}
+	x.observer, x.past = staged.Next(), append(x.past, message)
+}
+
+// adversaryBudget is how many mutants to make in all:
+//
+//	LEAVEBROKER_ADVERSARY_MUTANTS=200000 go test -timeout 2h -run TestAdversary -v ./mlscore
+func adversaryBudget(t *testing.T) (n int, seed uint64) {
+	n, seed = 4000, 1
+	if s := os.Getenv("LEAVEBROKER_ADVERSARY_MUTANTS"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := os.Getenv("LEAVEBROKER_ADVERSARY_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n, seed
+}
+
+// TestAdversary lets groups live in every suite. Each of their handshakes is
+// changed in one or two places, and signed again by the right key, by a wrong
+// one or not at all; members also make commits that are wrong in one place and
+// right, with all their tags, in all others. The suite with the fastest
+// signatures gets two thirds of the mutants.
+func TestAdversary(t *testing.T) {
+	n, seed := adversaryBudget(t)
+	suites := member.Suites(mlscore.DefaultRegistry())
+	sum := newTally()
+	for _, id := range suites {
+		budget := n / 3 / len(suites)
+		if id == 1 {
+			budget += n - n/3
+		}
+		t.Run(fmt.Sprintf("suite 0x%04x", uint16(id)), func(t *testing.T) {
+			total := newTally()
+			for life := seed << 32; total.mutants < budget && !t.Failed(); life++ {
+				x := newAdversary(t, id, life, "group")
+				x.foreign = newForeign(t, id, life)
+				for epochs := 0; x.live() && epochs < 24 && total.mutants+x.tally.mutants < budget && !t.Failed(); epochs++ {
+					x.step()
+				}
+				total.add(x.tally)
+			}
+			total.log(t)
+			sum.add(total)
+		})
+	}
+	sum.log(t)
+	if sum.accepted == 0 || sum.refused == 0 {
+		t.Error("the mutants are all alike")
+	}
+}
+
+// newForeign is the log of another group of the same suite.
+func newForeign(t *testing.T, id mlscore.CipherSuite, seed uint64) [][]byte {
+	x := newAdversary(t, id, seed, "another group")
+	for range 6 {
+		if message, joined := x.act(); message != nil {
+			x.deliver(message, joined)
+		}
+	}
+	return x.past
+}
