@@ -44,7 +44,7 @@ type demoResult struct {
 func newDemo() *cobra.Command {
 	var opts demoOptions
 	cmd := &cobra.Command{
-		Use:   "demo [--members N] [--leavers N] [--joins N] [--joiners-include] [--cipher-suite N] [--seed N] [-o text|json]",
+		Use:   "demo [--members N] [--leavers N] [--joins N] [--cipher-suite N] [--seed N] [-o text|json]",
 		Short: "Watch members leave a real MLS group for good",
 		Long: `Runs the whole story in this process: a broker on its embedded NATS server, a
 delivery service, and real MLS members that reach the broker through NATS alone.
