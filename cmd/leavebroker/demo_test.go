@@ -103,7 +103,7 @@ func TestDemoSizes(t *testing.T) {
 	}
 }
 
-const demoStory = `A group of 8 in cipher suite 0x0001: 2 leave, 2 join meanwhile.  o member  x leaving  . blank leaf
+const demoStory = `A group of 8 in cipher suite 1: 2 leave, 2 join meanwhile.  o member  x leaving  . blank leaf
 epoch   1  8 members  [oooooooo]  the group is made
 epoch   1  8 members  [oxoooooo]  member-1 (leaf 1) signs its intent and vanishes; the broker says pending
 epoch   1  8 members  [oxooxooo]  member-4 (leaf 4) signs its intent and vanishes; the broker says pending

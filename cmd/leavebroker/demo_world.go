@@ -62,8 +62,8 @@ func newDemoWorld(ctx context.Context, opts demoOptions, show *demoShow) (*demoW
 		w.registry.Custom = []mlscore.CustomProposal{intents.DefaultCodePoints().CustomProposal()}
 	}
 	w.result = demoResult{Members: opts.members, Leavers: opts.leavers, Joins: opts.joins}
-	show.title("A group of %d in cipher suite 0x%04x: %d leave, %d join meanwhile.  o member  x leaving  . blank leaf",
-		opts.members, opts.suite, opts.leavers, opts.joins)
+	show.title("A group of %d in cipher suite %s: %d leave, %d join meanwhile.  o member  x leaving  . blank leaf",
+		opts.members, suiteNumber(opts.suite), opts.leavers, opts.joins)
 	var err error
 	if w.daemon, err = startDemoDaemon(ctx, mlscore.CipherSuite(opts.suite), w.random()); err != nil {
 		return nil, fmt.Errorf("starting the broker: %w", err)

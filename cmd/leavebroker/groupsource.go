@@ -99,7 +99,16 @@ func (g *groupState) ownLeaf(signer mlscore.Signer) (mlscore.LeafIndex, error) {
 }
 
 // suiteNumbers are the numbers of the suites that commands know.
-const suiteNumbers = "1 to 7 or, for a suite of draft-ietf-mls-pq-ciphersuites, 0xf001 to 0xf00b"
+const suiteNumbers = "1 to 7, or 0xf001 to 0xf00b (post-quantum)"
+
+// suiteNumber is the number of a suite as people write it: those of private
+// use in hex.
+func suiteNumber(id uint16) string {
+	if id < 0xf000 {
+		return fmt.Sprint(id)
+	}
+	return fmt.Sprintf("0x%04x", id)
+}
 
 // toolRegistry has the default code points, for commands that know no tenant.
 func toolRegistry() *mlscore.Registry {

@@ -109,7 +109,7 @@ func newKeyNew() *cobra.Command {
 FILE as unencrypted PKCS#8 PEM that its owner alone may read, and shows its
 public parts as key show does. A file that exists is never overwritten.
 
-Schemes: ` + strings.Join(schemeNames(), ", ") + `.`,
+Schemes: ` + strings.Join(schemeNames(), " ") + `.`,
 		Example: "  leavebroker key new --cipher-suite 2 broker-p256.pem",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
