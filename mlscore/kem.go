@@ -16,22 +16,21 @@ var kems = map[string]kemLengths{
 	"MLKEM768X25519": {1120, 1216}, "MLKEM768P256": {1153, 1249}, "MLKEM1024P384": {1665, 1665},
 }
 
-// kem gives the lengths of the suite's KEM, if they are known.
-func (s *Suite) kem() (lengths kemLengths, known bool) {
-	if parts := strings.SplitN(s.Name, "_", 4); len(parts) == 4 { // MLS_LVL_KEM_
-		lengths, known = kems[parts[2]]
+// kem gives the lengths of the suite's KEM, zero where they are not known.
+func (s *Suite) kem() kemLengths {
+	parts := strings.SplitN(s.Name, "_", 4) // MLS_LVL_KEM_…
+	if len(parts) < 4 {
+		return kemLengths{}
 	}
-	return lengths, known
+	return kems[parts[2]]
 }
 
-// isEncryptionKey says whether bytes may be a public key of the suite's KEM.
-func (s *Suite) isEncryptionKey(key []byte) bool {
-	kem, known := s.kem()
-	return !known || len(key) == kem.publicKey
+// isPublicKey says whether bytes may be a public key of the KEM.
+func (k kemLengths) isPublicKey(key []byte) bool {
+	return k.publicKey == 0 || len(key) == k.publicKey
 }
 
-// isKEMOutput says whether bytes may be an encapsulated key of the suite's KEM.
-func (s *Suite) isKEMOutput(output []byte) bool {
-	kem, known := s.kem()
-	return !known || len(output) == kem.output
+// isOutput says whether bytes may be an encapsulated key of the KEM.
+func (k kemLengths) isOutput(output []byte) bool {
+	return k.output == 0 || len(output) == k.output
 }

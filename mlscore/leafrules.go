@@ -14,6 +14,7 @@ type leafRules struct {
 	required     RequiredCapabilities
 	members      *RatchetTree
 	inUse        []CredentialType
+	kem          kemLengths
 	found        *flags
 }
 
@@ -22,7 +23,7 @@ func (g *PublicGroup) rulesFor(extensions Extensions, members *RatchetTree, foun
 	if err != nil {
 		return nil, err
 	}
-	return &leafRules{g, extensions, required, members, members.CredentialTypesInUse(), found}, nil
+	return &leafRules{g, extensions, required, members, members.CredentialTypesInUse(), g.suite.kem(), found}, nil
 }
 
 // requiredCapabilities are those of a GroupContext; none if it has none.
@@ -134,7 +135,7 @@ func (r *leafRules) flagLeaf(leaf *LeafNode) {
 		!slices.Contains(c.CipherSuites, r.context.CipherSuite), FlagMissingCapability)
 	_, shared := r.members.FindSignatureKey(leaf.EncryptionKey)
 	r.found.addIf(shared, FlagSharedKey)
-	r.found.addIf(!r.suite.isEncryptionKey(leaf.EncryptionKey), FlagEncryptionKey)
+	r.found.addIf(!r.kem.isPublicKey(leaf.EncryptionKey), FlagEncryptionKey)
 	r.found.addIf(misplaced(leaf.Extensions, ExtensionTypeApplicationID), FlagMisplacedExtension)
 	if t := r.registry.LeafNodeEpoch; t != 0 {
 		data, ok := leaf.Extensions.Find(t)
@@ -147,7 +148,7 @@ func (g *PublicGroup) flagGroupInfo(extensions Extensions) {
 	g.flags.addIf(misplaced(extensions, ExtensionTypeRatchetTree, ExtensionTypeExternalPub), FlagMisplacedExtension)
 	if data, ok := extensions.Find(ExtensionTypeExternalPub); ok {
 		key, _ := cutOpaque(data)
-		g.flags.addIf(!g.suite.isEncryptionKey(key), FlagExternalPub)
+		g.flags.addIf(!g.suite.kem().isPublicKey(key), FlagExternalPub)
 	}
 }
 

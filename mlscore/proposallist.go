@@ -33,7 +33,7 @@ func (g *PublicGroup) checkProposal(p *Proposal, sender Sender, byRef bool) erro
 			return invalid("12.1.6", "an ExternalInit by %s", sender.Type)
 		}
 		// No member could decapsulate it (Section 8.3).
-		if !g.suite.isKEMOutput(p.KEMOutput) {
+		if !g.suite.kem().isOutput(p.KEMOutput) {
 			return invalid("12.1.6", "kem_output of %d bytes", len(p.KEMOutput))
 		}
 	case p.Type == ProposalTypeGroupContextExtensions:
