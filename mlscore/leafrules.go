@@ -32,7 +32,17 @@ func requiredCapabilities(extensions Extensions) (RequiredCapabilities, error) {
 	if !ok {
 		return RequiredCapabilities{}, nil
 	}
-	return ParseRequiredCapabilities(data)
+	required, err := ParseRequiredCapabilities(data)
+	required.Extensions = distinct(required.Extensions)
+	required.Proposals = distinct(required.Proposals)
+	required.Credentials = distinct(required.Credentials)
+	return required, err
+}
+
+// distinct sorts a list and drops what occurs again.
+func distinct[T ~uint16](list []T) []T {
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // checkGroup judges the extensions of a GroupContext against all members and
@@ -81,13 +91,14 @@ func (r *leafRules) externalSenders() ([]ExternalSender, error) {
 // 7.3): its extensions and credential, and what the group needs.
 func (r *leafRules) checkLeaf(index LeafIndex, leaf *LeafNode) error {
 	c := &leaf.Capabilities
+	supportsExtension := lookup(c.Extensions, c.SupportsExtension)
 	for i := range leaf.Extensions {
-		if t := leaf.Extensions[i].Type; !c.SupportsExtension(t) {
+		if t := leaf.Extensions[i].Type; !supportsExtension(t) {
 			return invalid("7.3", "leaf %d has the extension 0x%04x, which its capabilities do not list", index, uint16(t))
 		}
 	}
 	for i := range r.extensions {
-		if t := r.extensions[i].Type; !c.SupportsExtension(t) {
+		if t := r.extensions[i].Type; !supportsExtension(t) {
 			return invalid("13.4", "leaf %d does not support the GroupContext's extension 0x%04x", index, uint16(t))
 		}
 	}
@@ -161,8 +172,22 @@ func misplaced(extensions Extensions, belong ...ExtensionType) bool {
 }
 
 func (c *Capabilities) meets(required *RequiredCapabilities) bool {
-	return all(required.Extensions, c.SupportsExtension) && all(required.Proposals, c.SupportsProposal) &&
-		all(required.Credentials, c.SupportsCredential)
+	return all(required.Extensions, lookup(c.Extensions, c.SupportsExtension)) &&
+		all(required.Proposals, lookup(c.Proposals, c.SupportsProposal)) &&
+		all(required.Credentials, lookup(c.Credentials, c.SupportsCredential))
+}
+
+// lookup is what asks whether a list has something. A long list is sorted first:
+// two long ones must not cost their product.
+func lookup[T ~uint16](list []T, is func(T) bool) func(T) bool {
+	if len(list) < 64 {
+		return is
+	}
+	sorted := slices.Sorted(slices.Values(list))
+	return func(v T) bool {
+		_, found := slices.BinarySearch(sorted, v)
+		return found || is(v) // a default one; there are few
+	}
 }
 
 func all[T any](list []T, is func(T) bool) bool {
