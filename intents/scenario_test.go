@@ -157,7 +157,9 @@ func (w *world) command(words []string) {
 		w.feed(intents.KindIntent, w.signed[args[0]])
 	case "commit":
 		w.commit(args[0], opts)
-	case "update": // update bob [to=members]
+	case "later": // the proposal that was sent with to=later
+		w.feed(intents.KindProposal, w.later)
+	case "update": // update bob [to=members] [to=later]
 		w.handshake(args[0], must[[]byte](w.t)(w.group(args[0]).ProposeUpdate(nil)), opts["to"])
 	case "selfremove":
 		w.handshake(args[0], must[[]byte](w.t)(w.group(args[0]).Propose(mlscore.NewSelfRemove(mlscore.DefaultRegistry()))), "")
@@ -272,7 +274,11 @@ func (w *world) setPolicy(opts map[string]string) {
 func (w *world) handshake(from string, message []byte, to string) {
 	w.t.Helper()
 	w.deliver(message, w.group(from))
-	if to != "members" {
+	switch to {
+	case "members":
+	case "later":
+		w.later = message
+	default:
 		w.feed(intents.KindProposal, message)
 	}
 }

@@ -36,6 +36,7 @@ type world struct {
 	lines          []string // what the command printed
 	last           []byte   // the last message of the broker
 	kept           []byte   // the last commit
+	later          []byte   // a proposal that the log gets later
 	welcomeMessage []byte   // of the last commit
 	serial         uint32
 	private        bool
