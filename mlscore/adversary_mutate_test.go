@@ -14,6 +14,7 @@ import (
 func (x *adversary) act() ([]byte, *member.Group) {
 	g := x.someone()
 	other := x.someone().OwnLeaf()
+	x.author = g
 	message, err := []byte(nil), error(nil)
 	switch x.rng.IntN(16) {
 	case 0:
@@ -348,7 +349,11 @@ func (x *adversary) spoil() (kind string, message []byte) {
 	}
 	opts := x.commitOptions()
 	opts.OmitPath = opts.OmitPath && m.kind != "leaf" && m.kind != "path"
-	spoiled(x.someone(), hooks, func(g *member.Group) {
+	committer := x.someone()
+	if committer == x.author {
+		return "", nil // who knows a proposal that the others have not got yet
+	}
+	spoiled(committer, hooks, func(g *member.Group) {
 		if commit, err := g.Commit(opts); err == nil {
 			message = commit.Message
 		}
@@ -617,7 +622,7 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 	case 3:
 		return must(x.members[0].Client().ExternalPSK([]byte(pick(x.rng, []string{"known", "unknown"}))))
 	case 4:
-		return must(x.members[0].Client().ResumptionPSK(mlscore.ResumptionPSKUsage(1+x.rng.IntN(3)), x.observer.GroupID(), uint64(x.rng.IntN(4))))
+		return must(x.members[0].Client().ResumptionPSK(mlscore.ResumptionPSKUsage(1+x.rng.IntN(3)), x.observer.GroupID(), min(x.observer.Epoch(), uint64(x.rng.IntN(4)))))
 	case 5:
 		return member.ReInit(mlscore.ReInit{GroupID: []byte("next"), Version: mlscore.ProtocolVersion(x.rng.IntN(3)), CipherSuite: x.suite.ID})
 	case 6:

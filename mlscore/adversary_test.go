@@ -107,12 +107,16 @@ type adversary struct {
 	keys     [][]byte                  // the same public keys, in order of creation
 	broker   mlscore.Signer
 	observer *mlscore.PublicGroup
-	past     [][]byte // messages of this group
-	contexts [][]byte // of past epochs
-	foreign  [][]byte // messages of another group
+	start    *mlscore.PublicGroup // the observer's first state
+	welcome  []byte               // into that
+	past     [][]byte             // messages of this group
+	contexts [][]byte             // of past epochs
+	foreign  [][]byte             // messages of another group
 	packages []*member.KeyPackage
 	tally    *tally
 	serial   int
+	silent   *member.Group // never sends anything
+	author   *member.Group // of the handshake that is under way
 }
 
 const adversaryMembers = 5
@@ -146,6 +150,7 @@ func newAdversary(t *testing.T, id mlscore.CipherSuite, seed uint64, group strin
 	}
 	info := must(mlscore.ParseMLSMessage(must(x.members[0].GroupInfo()), nil))
 	x.observer = must(mlscore.NewPublicGroup(info.GroupInfo, nil, mlscore.Options{}))
+	x.start, x.welcome = x.observer, commit.Welcome
 	return x
 }
 
@@ -167,14 +172,22 @@ func (x *adversary) client() *member.Client {
 	}
 }
 
-// someone is a random member.
-func (x *adversary) someone() *member.Group { return x.members[x.rng.IntN(len(x.members))] }
+// someone is a random member who speaks.
+func (x *adversary) someone() *member.Group {
+	for {
+		if g := pick(x.rng, x.members); g != x.silent {
+			return g
+		}
+	}
+}
 
 // live says whether the group is still worth an adversary's time.
 func (x *adversary) live() bool { return len(x.members) >= 3 && !x.observer.Closed() }
 
 // spoiled is a copy of a member whose client spoils what it sends. What it does
-// leaves the member as it is: its epoch is replaced as a whole by a commit.
+// leaves the member as it is: a commit replaces its epoch as a whole. Only the
+// resumption PSK that it remembers for the epoch to come is the copy's, until it
+// gets there.
 func spoiled(g *member.Group, hooks *member.Mutate, f func(g *member.Group)) {
 	sacrificed, client := *g, g.Client()
 	client.Mutate = hooks
@@ -407,6 +420,11 @@ func TestAdversary(t *testing.T) {
 		})
 	}
 	sum.log(t)
+	for _, row := range []string{rowMembershipTag, rowConfirmationTag, rowPathSecret, rowOwnLeaf, rowKEMOutput, rowPSK} {
+		if n >= 4000 && sum.rows[row] == 0 { // fewer mutants may miss one
+			t.Errorf("no mutant shows what an observer cannot see: %s", row)
+		}
+	}
 	if sum.accepted == 0 || sum.refused == 0 {
 		t.Error("the mutants are all alike")
 	}
