@@ -182,14 +182,15 @@ func (b *Broker) run(ctx context.Context) error {
 	return errors.Join(service.Stop(), serving.Wait())
 }
 
-// prepare makes or compares the assets, again until the server is there.
+// prepare makes or compares the assets, again until the server is there. One in
+// this process is given a while: its disk may be slow.
 func (b *Broker) prepare(ctx context.Context) error {
 	b.setPhase("preparing streams")
-	for {
+	for begin := time.Now(); ; {
 		kv, err := b.assets.ensure(ctx, b.js)
 		b.ledger = ledger{kv}
 		var differs *AssetError
-		if err == nil || errors.As(err, &differs) || ctx.Err() != nil || b.embedded != nil {
+		if err == nil || errors.As(err, &differs) || ctx.Err() != nil || b.embedded != nil && time.Since(begin) > embeddedReadyTimeout {
 			return err
 		}
 		b.log.Warn("NATS is not ready", zap.Error(err))
