@@ -16,8 +16,8 @@ func (x *adversary) act() ([]byte, *member.Group) {
 	other := x.someone().OwnLeaf()
 	x.author = g
 	message, err := []byte(nil), error(nil)
-	switch x.rng.IntN(16) {
-	case 0:
+	switch x.rng.IntN(18) {
+	case 0, 16, 17:
 		message, err = g.ProposeUpdate(nil)
 	case 1:
 		message, err = g.ProposeAdd(must(x.client().NewKeyPackage(forever)).KeyPackage)
@@ -612,7 +612,7 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 		x.signLeaf(n, owner)
 		return n
 	}
-	switch x.rng.IntN(12) {
+	switch x.rng.IntN(13) {
 	case 0:
 		return member.Add(must(x.client().NewKeyPackage(forever)).KeyPackage)
 	case 1:
@@ -643,6 +643,11 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 			return mlscore.NewReplace(reg, i, n)
 		}
 		return mlscore.NewReplace(reg, x.leafIndex(), n)
+	case 11: // another signature key in its place
+		replaced, n := x.someone().OwnLeaf(), leaf()
+		n.SignatureKey = x.newSigner().PublicKey()
+		x.signLeaf(n, replaced)
+		return mlscore.NewReplace(reg, replaced, n)
 	}
 	return &mlscore.Proposal{Type: pick(x.rng, []mlscore.ProposalType{0x0a0a, 0xf321, reg.AppEphemeral}), Body: []byte{0, 1, 0}[x.rng.IntN(3):]}
 }

@@ -247,6 +247,9 @@ func (x *adversary) judge(kind string, message []byte) {
 		} else {
 			x.tally.rows[row]++
 		}
+		if taggedRight(kind) && row != "" && row != rowPSK && row != rowOwnLeaf {
+			x.t.Errorf("%s, by somebody who has all secrets, is refused: %s", kind, row)
+		}
 	}
 	x.tally.kinds[kind] = n
 	if v.observer == nil && v.staged.Kind == mlscore.StagedProposal && row == "" {
@@ -255,6 +258,15 @@ func (x *adversary) judge(kind string, message []byte) {
 	if row == "" && v.observer == nil && v.staged.Kind != mlscore.StagedProposal && x.rng.IntN(4) == 0 {
 		x.past = append(x.past, message)
 	}
+}
+
+// taggedRight says whether members cannot find fault with the tags and secrets of
+// a kind of mutant: its sender derived them from what it sent. Where they do, it
+// went to another epoch than they and the observer.
+func taggedRight(kind string) bool {
+	return slices.ContainsFunc([]string{"commit, unspoiled", "commit, leaf", "commit, authenticated_data"}, func(right string) bool {
+		return strings.HasSuffix(kind, right)
+	})
 }
 
 // agree fails the test where members and observer disagree, and gives the row
