@@ -142,6 +142,10 @@ func testJoinersKeys(t *testing.T) {
 	w.flagged("the removed one's signature_key", w.join(w.members[4].Client(), forge{}, member.Remove(4)))
 	leaving := w.pend(w.by(4), mlscore.NewSelfRemove(w.group.Registry()))
 	w.flagged("the signature_key of one who removes itself", w.join(w.members[4].Client(), forge{proposals: refs{leaving}}))
+	further := w.pend(w.by(2), mlscore.NewSelfRemove(w.group.Registry())) // whose leaf the joiner takes
+	w.flagged("the encryption_key of one who removes itself", w.join(w.client(), forge{proposals: refs{leaving, further}, leaf: func(n *mlscore.LeafNode) {
+		n.EncryptionKey = tree.Leaf(4).EncryptionKey
+	}}))
 	w.refuses("the removed one's, and another removed", w.join(w.members[4].Client(), forge{}, member.Remove(3)), mlscore.ErrInvalid, "7.3")
 }
 

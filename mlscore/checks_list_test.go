@@ -23,6 +23,9 @@ func testReferencesResolve(t *testing.T) {
 	old := w.pend(external, member.Remove(4))
 	w.group = w.accepts("a commit without it", w.forge(forge{by: 1})).Next()
 	w.refuses("a reference of the epoch before", w.forge(forge{by: 1, proposals: refs{old}}), mlscore.ErrUnresolvable, "12.4.2")
+	odd := psk("x")
+	odd.PSK.Nonce = nil
+	w.refuses("a reference to an invalid proposal", w.forge(forge{by: 1, proposals: refs{w.pend(w.by(2), odd)}}), mlscore.ErrInvalid, "12.1.4")
 }
 
 func testCommitterUpdates(t *testing.T) {
@@ -133,6 +136,14 @@ func testOrderOfApplication(t *testing.T) {
 			if !slices.Equal(next.Tree().LeafBytes(leaf), p.KeyPackage.LeafNode.Bytes()) {
 				t.Errorf("the %dth Add is not at leaf %d", i, leaf)
 			}
+		}
+	}
+	// An Add is unmerged in every parent above it that is not blank.
+	alone := w.flagged("an Add without path", w.forge(forge{by: 1, noPath: true, proposals: byValue(w.add(nil))})).Next().Tree()
+	for _, x := range mlscore.DirectPath(mlscore.LeafIndex(6).NodeIndex(), 8) {
+		before, after := w.group.Tree().Parent(x), alone.Parent(x)
+		if before == nil && after != nil || before != nil && !slices.Equal(after.UnmergedLeaves, []mlscore.LeafIndex{6}) {
+			t.Errorf("node %d: %v after %v", x, after, before)
 		}
 	}
 	// New extensions count for the Adds of the same list.
