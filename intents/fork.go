@@ -15,37 +15,43 @@ import (
 // the deepest, what came since the last certain epoch is folded again along the
 // way to another.
 
-// Caps on what is kept of epochs that no member's signature proves. Beyond the
-// first and the last the State stays in the epoch that it is in, and a GroupInfo
-// has to correct it if that is the wrong one.
+// Caps on what is kept of epochs that no member's signature proves.
 const (
 	// maxUnproven bounds the epochs in a row: external joiners prove nothing, and
 	// a burst of them may be long. Each keeps the tree nodes that it changed.
+	// Beyond it those between the first and the last are forgotten, and what
+	// competes with them comes too late.
 	maxUnproven = 256
 	// maxRivals bounds the epochs beside the State's own line. An honest group
-	// has none; one who floods gets no more of them than this.
+	// has none. One who floods gets no more of them than this, and may so keep the
+	// true one out: then commits will be missed, and a GroupInfo shows the way.
 	maxRivals = 32
-	// maxSince bounds the inputs that can be folded again. They hold no memory
-	// that the intents which they brought do not hold too.
-	maxSince = 1 << 14
+	// maxSince bounds the inputs that can be folded again, and so the time that
+	// this takes; they hold no memory that the intents which they brought do not
+	// hold too. Beyond it there is no way back.
+	maxSince = 1 << 16
 )
 
 // fork is what is known since the last epoch that is certain. It is an
 // immutable value.
 type fork struct {
-	stem  *State  // in that epoch, before the first commit that left it
-	nodes []*node // the stem's epoch, then those after it; parents before children
-	since *entry  // the last input folded since the stem
+	nodes []*node // that epoch, then those after it; parents before children
+	since *entry  // the last input folded since the State left that epoch
 }
 
 // node is an epoch, an immutable value.
 type node struct {
-	id, parent int                  // parent: -1 for the stem's
+	id, parent int                  // parent: -1 for the first
 	seq        uint64               // of the commit that began it
 	commit     string               // its hash
-	staged     *mlscore.Staged      // nil for the stem's
+	staged     *mlscore.Staged      // nil for the first
 	group      *mlscore.PublicGroup // with its proposals
 	proven     bool
+
+	// stem is the State in this epoch when the inputs up to last had been folded;
+	// nil for most: it is had by folding on from an earlier one.
+	stem *State
+	last *entry
 }
 
 // entry is an input that may be folded again, and those before it.
@@ -56,7 +62,7 @@ type entry struct {
 }
 
 func newFork(stem *State, id int) *fork {
-	return &fork{stem: stem, nodes: []*node{{id: id, parent: -1, group: stem.group}}}
+	return &fork{nodes: []*node{{id: id, parent: -1, group: stem.group, stem: stem}}}
 }
 
 // at finds an epoch; nil if it was dropped.
@@ -101,18 +107,47 @@ func (f *fork) after(in Input) *fork {
 	return &next
 }
 
-// path is the way from the stem's epoch, which it leaves out, to another.
-func (f *fork) path(to int) []*node {
-	var way []*node
-	for n := f.at(to); n.parent >= 0; n = f.at(n.parent) {
+// path is the way to an epoch from the nearest one with a stem.
+func (f *fork) path(to int) (from *node, way []*node) {
+	n := f.at(to)
+	for ; n.stem == nil; n = f.at(n.parent) {
 		way = append(way, n)
 	}
 	slices.Reverse(way)
-	return way
+	return n, way
+}
+
+// cut makes an epoch a stem and forgets those between the first and it, with
+// what competes with them.
+func (f *fork) cut(id int, stem *State) *fork {
+	head := *f.at(id)
+	head.parent, head.stem, head.last = f.nodes[0].id, stem, f.since
+	line := make(map[int]bool)
+	for n := f.at(id); n.parent >= 0; n = f.at(n.parent) {
+		line[n.id] = true
+	}
+	next := *f
+	next.nodes = f.nodes[:1:1]
+	kept := map[int]bool{f.nodes[0].id: true}
+	for _, n := range f.nodes[1:] {
+		switch {
+		case n.id == id:
+			next.nodes = append(next.nodes, &head)
+		case kept[n.parent] && !line[n.id]:
+			next.nodes, kept[n.id] = append(next.nodes, n), true
+		}
+	}
+	return &next
 }
 
 // rivals is the number of epochs beside the way to one.
-func (f *fork) rivals(head int) int { return len(f.nodes) - 1 - len(f.path(head)) }
+func (f *fork) rivals(head int) int {
+	own := 0
+	for n := f.at(head); n.parent >= 0; n = f.at(n.parent) {
+		own++
+	}
+	return len(f.nodes) - 1 - own
+}
 
 // deepest is the epoch with the highest number; of equals the first.
 func (f *fork) deepest() *node {
@@ -146,33 +181,33 @@ func (f *fork) settle(proven []int) *fork {
 	return &next
 }
 
-// inputs are those since the stem, oldest first.
-func (f *fork) inputs() []Input {
+// inputs are those since an epoch became a stem, oldest first.
+func (f *fork) inputs(since *entry) []Input {
 	var list []Input
-	for e := f.since; e != nil; e = e.before {
+	for e := f.since; e != since; e = e.before {
 		list = append(list, e.in)
 	}
 	slices.Reverse(list)
 	return list
 }
 
-// refold gives the State in another epoch: the stem, after what came since.
+// refold gives the State in another epoch: a stem, after what came since.
 func (f *fork) refold(to int, turned uint64) *State {
-	x := begin(f.stem, Input{Seq: f.stem.position, Time: f.stem.now})
+	from, path := f.path(to)
+	x := begin(from.stem, Input{Seq: from.stem.position, Time: from.stem.now})
 	x.fork, x.head, x.afresh = f, to, true
-	from := f.stem.group.Epoch()
+	certain := f.nodes[0].group.Epoch()
 	if x.turned > 0 {
-		from = min(from, x.turnedFrom)
+		certain = min(certain, x.turnedFrom)
 	}
-	x.turned, x.turnedFrom = turned, from
-	x.group = f.nodes[0].group
+	x.turned, x.turnedFrom = turned, certain
+	x.group = from.group
 	x.out, x.operations = x.ours(x.group)
-	if f.nodes[0].proven {
+	if from.proven {
 		x.prove(x.group.Epoch())
 	}
 	x.finish()
-	path := f.path(to)
-	for _, in := range f.inputs() {
+	for _, in := range f.inputs(from.last) {
 		x = begin(x.State, in)
 		switch {
 		case in.Kind != KindCommit:
@@ -232,7 +267,7 @@ func (x *step) turn(to int) {
 	s.ahead, s.reset = lost.ahead, lost.reset
 	s.gap = lost.gap && s.group.Epoch() <= lost.group.Epoch()
 	*x.State = s
-	x.old, x.afresh, x.ownsOpen, x.ownsParked, x.touched = f.stem, true, false, false, nil
+	x.old, x.afresh, x.ownsOpen, x.ownsParked, x.touched = &s, true, false, false, nil
 	x.notify(Notice{Type: NoticeDiverged, Reason: ReasonReverted, Commit: lost.lastCommit, Detail: "members took another commit"})
 	x.reportTurn(&lost)
 }
@@ -245,12 +280,12 @@ func (x *step) reportTurn(lost *State) {
 		was, before := lost.records.get(id)
 		same := before && known && now.state == was.state && now.reason == was.reason && now.commit == was.commit &&
 			slices.Equal(now.targets(), was.targets())
-		if known && !same && !slices.Contains(changed, now) {
+		if known && !same {
 			changed = append(changed, now)
 		}
 	}
 	slices.SortFunc(changed, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
-	for _, r := range changed {
+	for _, r := range slices.Compact(changed) {
 		leaves := r.targets()
 		if isTerminal(r.state) {
 			leaves = r.gone

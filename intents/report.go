@@ -1,6 +1,7 @@
 package intents
 
 import (
+	"bytes"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -137,7 +138,7 @@ func (x *step) reportConfirmed() {
 		r, ok := x.records.get(id)
 		switch {
 		case !ok || !isTerminal(r.state):
-		case r.endedEpoch > x.proven:
+		case r.endedEpoch > x.proven, r.state == StateRemoved && x.stillThere(r):
 			left = append(left, id)
 		case r.state == StateRemoved && !r.confirmed:
 			n := *r
@@ -147,6 +148,12 @@ func (x *step) reportConfirmed() {
 		}
 	}
 	x.unsettled = left
+}
+
+// stillThere says whether the leaf of a sender is as it was, whatever a line that
+// was given up said.
+func (s *State) stillThere(r *record) bool {
+	return r.leaf != nil && bytes.Equal(s.group.Tree().LeafBytes(r.intent.SenderIndex), r.leaf.Bytes())
 }
 
 // reportUnauthorised reports once that none of our keys may propose.

@@ -145,9 +145,7 @@ func (w *world) command(words []string) {
 	case "submit": // submit a1
 		w.feed(intents.KindIntent, w.signed[args[0]])
 	case "forge": // forge x of=a1: the same but for the signature
-		b := bytes.Clone(w.signed[opts["of"]])
-		b[len(b)-1] ^= 1
-		w.signed[args[0]] = b
+		w.forge(args[0], opts["of"])
 	case "alter": // alter x of=a1 [group=…] [mode=…] [ref=length] [index=…]
 		w.alter(args[0], opts)
 	case "garbage":
@@ -386,6 +384,13 @@ func (w *world) forgedInfo(name string, opts map[string]string) {
 		w.t.Fatal(err)
 	}
 	w.feed(intents.KindInfo, (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatGroupInfo, GroupInfo: &gi}).Bytes())
+}
+
+// forge copies an intent with another signature.
+func (w *world) forge(name, of string) {
+	b := bytes.Clone(w.signed[of])
+	b[len(b)-1] ^= 1
+	w.signed[name] = b
 }
 
 // alter copies an intent with another group or mode, not signed again.

@@ -160,17 +160,23 @@ func (x *step) advance(hits []hit) {
 
 // follows merges a commit into the State's epoch and remembers the way back.
 func (x *step) follows(staged *mlscore.Staged) {
-	if x.fork != nil && len(x.fork.path(x.head)) >= maxUnproven {
-		x.fork = nil
-	}
 	if x.fork == nil {
-		stem := *x.State
-		x.fork = newFork(&stem, x.head)
-		x.ownsOpen, x.ownsParked = false, false // the stem has these lists too
+		x.fork = newFork(x.stem(), x.head)
 	}
 	x.fork = x.fork.withGroup(x.head, x.group)
+	if _, way := x.fork.path(x.head); len(way) >= maxUnproven {
+		x.fork = x.fork.cut(x.head, x.stem())
+	}
 	x.merge(staged, staged.Next())
 	x.head = x.grow(x.head, staged, x.group)
+}
+
+// stem is the State as it is, to come back to.
+func (x *step) stem() *State {
+	stem := *x.State
+	stem.fork = nil
+	x.ownsOpen, x.ownsParked = false, false // it has these lists too
+	return &stem
 }
 
 // addRival keeps a commit beside the State's line, which may follow it too.
@@ -266,7 +272,7 @@ func (x *step) isKnown(m *mlscore.MLSMessage) bool {
 	if hash == x.lastCommit {
 		return true
 	}
-	return x.fork != nil && (hash == x.fork.stem.lastCommit || slices.ContainsFunc(x.fork.nodes, func(n *node) bool { return n.commit == hash }))
+	return x.fork != nil && (hash == x.fork.nodes[0].stem.lastCommit || slices.ContainsFunc(x.fork.nodes, func(n *node) bool { return n.commit == hash }))
 }
 
 // needInfo reports, once until a GroupInfo comes, that we need one.
@@ -331,7 +337,7 @@ func (s *State) over(epoch uint64) bool {
 	case !s.trusted || s.group == nil:
 		return false
 	case s.fork != nil:
-		return epoch < s.fork.stem.group.Epoch()
+		return epoch < s.fork.nodes[0].group.Epoch()
 	}
 	return epoch < s.group.Epoch()
 }
