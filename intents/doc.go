@@ -13,7 +13,8 @@
 // State is the fold: Step takes one Input and gives the next State with
 // Notices, Due tells what ought to be done. Both are pure and total. State is
 // an immutable value that shares its memory with its predecessors. A commit
-// costs a look at each leaf that it changes and at each open intent.
+// costs a look at each leaf that it changes and at each open intent; one that
+// turns out to be false, what came since the last certain epoch once more.
 //
 // # Where the draft is silent or contradicts itself
 //
@@ -86,7 +87,11 @@
 // removed and added by one commit. Any change of the leaf's bytes, a resync, and
 // an Add of the sender's credential and key beside its removal end the intent:
 // superseded. There is no expiry and no withdrawal; a client withdraws by
-// updating its leaf.
+// updating its leaf. OnReplaceContinue makes one exception: a member could keep a
+// leaver in by a Replace with any leaf that the leaver once signed. The intent
+// goes on, by plain Removes since its reference is gone, if the signature key is
+// the same and leaf_node_epoch is below the epoch in which the intent was
+// verified; what the leaver signed after that is a change of mind.
 //
 // Replay. The draft names the danger of a KeyPackage that is used again, and no
 // remedy. Every reference that left the tree is remembered for the group's life,
@@ -112,6 +117,35 @@
 // than one commit was missed, the sender may have changed its leaf before it
 // left: what its intent says of others is held until an operator approves.
 //
+// # What an observer cannot check
+//
+// The confirmation tag. A commit that members refuse looks like one that they
+// take, and anybody can spoil the tag of a good one on its way. So every epoch is
+// provisional, and we act in it all the same: members would hardly ever have
+// spoken in time. fork.go keeps what competes and follows the deepest line; a
+// member's signature over a GroupContext, or its GroupInfo, settles it. The tag
+// itself is only in the GroupContext of the epoch after: commits that differ in
+// nothing else stay side by side for one epoch more. What a line that was given
+// up had ended is open again, as the inputs since are folded anew, and a notice
+// says so: diverged, reverted. Answers that were asked about the leaves of that
+// line count no more.
+//
+// What we sent out stays out. An external proposal is signed over group_id and
+// epoch, and not over the GroupContext: a Remove made for one line is good in
+// each that has our key at the same place of external_senders, where it removes
+// whoever has the index. It is therefore what is out in any line of its epoch in
+// which it verifies, whoever has the index there, and no leaf is proposed twice. As
+// soon as we know two lines of an epoch, nothing is proposed that would be
+// another leaf in the other. What cannot be helped: a Remove that went out before
+// the true commit came, where that commit gave the index to somebody else. A
+// LeafOperationProposal names the leaf and has no such danger.
+//
+// Who speaks. One signature of a member settles a line, and a member may lie
+// twice: sign over its own false commit, or over a forged GroupInfo of a later
+// epoch. Then only an operator's reset helps. An epoch that a base alone describes
+// is no better than its signer: until somebody signs over it nothing is proposed,
+// and what followed from it leaves no trace if it turns out to be false.
+//
 // # SelfRemove, read by mlscore
 //
 // draft-mahy-mls-selfremove-00 and draft-ietf-mls-extensions differ: code point
@@ -132,6 +166,6 @@
 // as drafted, so a leaf of the same epoch can come back: an intent made for it
 // is then reference_reused. The draft's open points, a flag that requires
 // leaf_node_epoch and a signature under the previous key, are not implemented;
-// since a Replace may carry a signature key that its owner never chose, a
-// replaced leaf always ends the intent.
+// since a Replace may carry a signature key that its owner never chose, one
+// always ends the intent.
 package intents
