@@ -165,7 +165,7 @@
 // Remove, which is all that the draft says. An equal leaf_node_epoch is allowed
 // as drafted, so a leaf of the same epoch can come back: an intent made for it
 // is then reference_reused. The draft's open points, a flag that requires
-// leaf_node_epoch and a signature under the previous key, are not implemented;
-// since a Replace may carry a signature key that its owner never chose, one
-// always ends the intent.
+// leaf_node_epoch and a new signature key, are options of mlscore; since a
+// Replace may carry a signature key that its owner never chose, one always ends
+// the intent.
 package intents
