@@ -134,6 +134,7 @@ func TestFull(t *testing.T) {
 		SenderIdentity: "broker.acme.example", InfoTrust: "ds", Mode2: "hold", Form: "leaf_operation_proposal", FallbackEpochs: 4,
 		ParkTTL: 2 * day, LagWindow: Duration(5 * time.Second), StalledAfter: 9, ReceiptTTL: 90*day + Duration(12*time.Hour),
 		Pacing: Pacing{MinEpoch: Duration(250 * time.Millisecond)}, OnReplace: "continue", Isolation: "shared",
+		Lifetimes: "refuse", RequireLeafNodeEpoch: true, ReplacedSignatureKey: "refuse",
 		CodePoints: CodePoints{SelfRemove: 8, LeafOperationProposal: 0x0c, LeafOperationIntentWireFormat: 0xfe01, Replace: 0xf0b2, LeafNodeEpoch: 0xf0b3},
 		CipherSuites: []CipherSuite{
 			{0x0051, "MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65"}, {0x004d, "MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519"},

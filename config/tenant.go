@@ -66,6 +66,20 @@ type Tenant struct {
 	// leaf_node_epoch. Default: superseded.
 	OnReplace string `yaml:"on_replace"`
 
+	// Lifetimes says what becomes of a leaf outside its lifetime (RFC 9420,
+	// Section 7.3): report follows it, as members may have; refuse takes the
+	// message for invalid. Default: report.
+	Lifetimes string `yaml:"lifetimes"`
+
+	// RequireLeafNodeEpoch refuses every leaf without leaf_node_epoch, for
+	// tenants whose clients all set it. Default: false.
+	RequireLeafNodeEpoch bool `yaml:"require_leaf_node_epoch"`
+
+	// ReplacedSignatureKey says what becomes of a Replace that changes the
+	// signature key: report follows it, as members do that keep to the draft;
+	// refuse takes its commit for invalid. Default: report.
+	ReplacedSignatureKey string `yaml:"replaced_signature_key"`
+
 	// Isolation is shared, one stream for all such tenants. dedicated, a stream
 	// of its own, is not supported yet. Default: shared.
 	Isolation string `yaml:"isolation"`

@@ -34,6 +34,8 @@ func (t *Tenant) validate(ps *problems, at string) {
 	atLeast(ps, at+".receipt_ttl", t.ReceiptTTL, Duration(time.Second))
 	between(ps, at+".pacing.min_epoch", t.Pacing.MinEpoch, 0, Duration(time.Hour))
 	oneOf(ps, at+".on_replace", t.OnReplace, "superseded", "continue")
+	oneOf(ps, at+".lifetimes", t.Lifetimes, "report", "refuse")
+	oneOf(ps, at+".replaced_signature_key", t.ReplacedSignatureKey, "report", "refuse")
 	supported(ps, at+".isolation", t.Isolation, []string{"shared"}, "dedicated")
 	t.CodePoints.validate(ps, at+".code_points")
 	validateSuites(ps, at, t.CipherSuites)

@@ -50,6 +50,11 @@ type Policy struct {
 	// Registry holds the code points; nil is mlscore.DefaultRegistry with the
 	// CodePoints' CustomProposal.
 	Registry *mlscore.Registry
+	// Lifetimes, RequireLeafNodeEpoch and ReplacedSignatureKey are those of
+	// mlscore.Options; a group is judged at the time of each entry of its log.
+	Lifetimes            mlscore.Policy
+	RequireLeafNodeEpoch bool
+	ReplacedSignatureKey mlscore.Policy
 	// Parallel verifies the leaves of GroupInfos; nil does so one after another.
 	Parallel mlscore.Parallel
 	// CodePoints are those of the draft, as the Registry has them; the zero value

@@ -54,10 +54,10 @@ type hit struct {
 // to be true. The error is that of the State's, or that a commit which verifies
 // elsewhere cannot be followed there.
 func (x *step) stage(m *mlscore.MLSMessage) (hits []hit, err error) {
-	staged, err := x.group.StageWith(m, x.associatedWith)
+	staged, err := x.group.At(unixTime(x.in.Time)).StageWith(m, x.associatedWith)
 	lost := errors.Is(err, mlscore.ErrAhead) || errors.Is(err, mlscore.ErrDiverged) && !x.trusted
 	if lost && x.useAhead(m) {
-		staged, err = x.group.StageWith(m, x.associatedWith) // with our own proposals of that epoch
+		staged, err = x.group.At(unixTime(x.in.Time)).StageWith(m, x.associatedWith) // with our own proposals of that epoch
 	}
 	switch {
 	case err == nil:

@@ -3,6 +3,7 @@ package intents
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"leavebroker/mlscore"
 )
@@ -142,8 +143,15 @@ func (x *step) rebase(gi *mlscore.GroupInfo) {
 }
 
 func (x *step) fromInfo(gi *mlscore.GroupInfo) (*mlscore.PublicGroup, error) {
-	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{Registry: x.policy.registry(), Parallel: x.policy.Parallel})
+	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{
+		Registry: x.policy.registry(), Parallel: x.policy.Parallel, Time: unixTime(x.in.Time),
+		Lifetimes: x.policy.Lifetimes, RequireLeafNodeEpoch: x.policy.RequireLeafNodeEpoch,
+		ReplacedSignatureKey: x.policy.ReplacedSignatureKey,
+	})
 }
+
+// unixTime is a time as lifetimes are given in, 0 for none.
+func unixTime(t time.Time) uint64 { return uint64(max(t.Unix(), 0)) }
 
 // adopt makes a group the base.
 func (x *step) adopt(g *mlscore.PublicGroup) {

@@ -151,13 +151,16 @@ func tenantPolicy(t *config.Tenant, registry *mlscore.Registry) intents.Policy {
 		form = intents.FormLeafOperation
 	}
 	return intents.Policy{
-		Registry:    registry,
-		CodePoints:  tenantCodePoints(t),
-		InfoTrustDS: t.InfoTrust == "ds",
-		Form:        form,
-		Mode2:       mode2,
-		OnError:     onError,
-		OnReplace:   onReplace,
+		Registry:             registry,
+		CodePoints:           tenantCodePoints(t),
+		InfoTrustDS:          t.InfoTrust == "ds",
+		Form:                 form,
+		Mode2:                mode2,
+		OnError:              onError,
+		OnReplace:            onReplace,
+		Lifetimes:            groupPolicy(t.Lifetimes),
+		RequireLeafNodeEpoch: t.RequireLeafNodeEpoch,
+		ReplacedSignatureKey: groupPolicy(t.ReplacedSignatureKey),
 
 		SharedAssociation: t.AuthService.Shared,
 		FallbackEpochs:    t.FallbackEpochs,
@@ -170,6 +173,14 @@ func tenantPolicy(t *config.Tenant, registry *mlscore.Registry) intents.Policy {
 		StalledAfter:  t.StalledAfter,
 		MinEpoch:      t.Pacing.MinEpoch.Std(),
 	}
+}
+
+// groupPolicy is what to do with something that members may accept.
+func groupPolicy(name string) mlscore.Policy {
+	if name == "refuse" {
+		return mlscore.Refuse
+	}
+	return mlscore.Report
 }
 
 // authService makes the tenant's Authentication Service. Rules over basic
