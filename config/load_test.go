@@ -139,7 +139,7 @@ func TestFull(t *testing.T) {
 		CipherSuites: []CipherSuite{
 			{0x0051, "MLS_192_MLKEM768_AES256GCM_SHA384_MLDSA65"}, {0x004d, "MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519"},
 		},
-		Body: "opaque", Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
+		Body: "opaque", AcceptReferences: true, Quotas: Quotas{IntentsPerSecond: 7, Burst: 8, OpenIntents: 9}, Guards: Guards{MaxAssociated: 3, MaxFraction: 0.5},
 		AuthService: AuthService{
 			Type: "static", CredentialsVouched: true, Shared: true, OnError: "sender_only", Timeout: Duration(time.Second),
 			Rules: []Rule{

@@ -99,6 +99,11 @@ type Tenant struct {
 	// do. Default: raw.
 	Body string `yaml:"body"`
 
+	// AcceptReferences follows external commits that include
+	// LeafOperationProposals by reference, as some stacks do: an external commit
+	// carries them by value (RFC 9420, Section 12.4.3.2). Default: false.
+	AcceptReferences bool `yaml:"accept_references"`
+
 	// Quotas bound what clients may send through intent.submit.
 	Quotas Quotas `yaml:"quotas"`
 

@@ -116,7 +116,9 @@ func tenantRegistry(t *config.Tenant) (*mlscore.Registry, error) {
 	reg.Replace = mlscore.ProposalType(p.Replace)
 	reg.LeafNodeEpoch = mlscore.ExtensionType(p.LeafNodeEpoch)
 	reg.AppDataUpdate = mlscore.ProposalType(p.AppDataUpdate)
-	reg.Custom = []mlscore.CustomProposal{tenantCodePoints(t).CustomProposal()}
+	operation := tenantCodePoints(t).CustomProposal()
+	operation.AcceptReferences = t.AcceptReferences
+	reg.Custom = []mlscore.CustomProposal{operation}
 	reg.CipherSuites = nil
 	for _, s := range t.CipherSuites {
 		suite, err := mlscore.NewSuite(mlscore.CipherSuite(s.ID), s.Name)
