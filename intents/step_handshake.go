@@ -3,7 +3,6 @@ package intents
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -77,45 +76,6 @@ func (x *step) stage(m *mlscore.MLSMessage) (hits []hit, err error) {
 	return hits, err
 }
 
-// elsewhere yields what may be true beside the State, of one epoch.
-func (s *State) elsewhere(epoch uint64) iter.Seq[*node] {
-	return func(yield func(*node) bool) {
-		if s.fork == nil {
-			return
-		}
-		for _, n := range s.fork.nodes {
-			if n.id != s.head && n.group.Epoch() == epoch && !yield(n) {
-				return
-			}
-		}
-	}
-}
-
-// spoken notes that a member signed over epochs.
-func (x *step) spoken(hits []hit) {
-	if x.fork == nil {
-		x.prove(x.group.Epoch())
-		return
-	}
-	var ids []int
-	for _, h := range hits {
-		ids = append(ids, h.epoch)
-	}
-	epoch := x.group.Epoch()
-	if n := x.fork.at(ids[0]); n.id != x.head {
-		epoch = n.group.Epoch()
-	}
-	x.fork = x.fork.settle(ids)
-	if x.fork.at(x.head) == nil {
-		x.turn(x.fork.deepest().id)
-	} else {
-		x.prove(epoch)
-	}
-	if len(ids) == 1 && ids[0] == x.head {
-		x.fork = nil
-	}
-}
-
 // receive takes a proposal into every epoch for which it was made.
 func (x *step) receive(hits []hit) {
 	for _, h := range hits {
@@ -129,72 +89,6 @@ func (x *step) receive(hits []hit) {
 		if leaves, operation, ours := x.removes(x.group, h.staged.Proposal); ours {
 			x.takeOut(leaves, operation)
 		}
-	}
-}
-
-// advance takes a commit into every epoch for which it was made. The State
-// follows it, unless it is in a deeper epoch.
-func (x *step) advance(hits []hit) {
-	next := -1
-	for i, h := range hits {
-		if h.epoch == x.head {
-			next = i
-		}
-	}
-	if next < 0 {
-		if h := hits[0]; x.fork.at(h.epoch).group.Epoch() == x.group.Epoch() {
-			x.turn(h.epoch)
-			next = 0
-		}
-	}
-	if next >= 0 {
-		x.follows(hits[next].staged)
-	}
-	for i, h := range hits {
-		if i != next && x.fork != nil && x.fork.at(h.epoch) != nil {
-			x.addRival(h, next >= 0)
-		}
-	}
-	x.recall()
-}
-
-// follows merges a commit into the State's epoch and remembers the way back.
-func (x *step) follows(staged *mlscore.Staged) {
-	if x.fork == nil {
-		x.fork = newFork(x.stem(), x.head)
-	}
-	x.fork = x.fork.withGroup(x.head, x.group)
-	if _, way := x.fork.path(x.head); len(way) >= maxUnproven {
-		x.fork = x.fork.cut(x.head, x.stem())
-	}
-	x.merge(staged, staged.Next())
-	x.head = x.grow(x.head, staged, x.group)
-}
-
-// stem is the State as it is, to come back to.
-func (x *step) stem() *State {
-	stem := *x.State
-	stem.fork = nil
-	x.ownsOpen, x.ownsParked = false, false // it has these lists too
-	return &stem
-}
-
-// addRival keeps a commit beside the State's line, which may follow it too.
-func (x *step) addRival(h hit, followed bool) {
-	g := h.staged.Next()
-	if x.fork.rivals(x.head) >= maxRivals {
-		x.refuse(mlscore.ErrStale.Error(), "more than %d commits beside those that we follow", maxRivals)
-		return
-	}
-	if out := x.outputs[g.Epoch()]; out != nil {
-		g = stageAll(g, out.messages)
-	}
-	x.grow(h.epoch, h.staged, g)
-	if !followed {
-		x.notify(Notice{
-			Type: NoticeDiverged, Reason: ReasonCompeting, Commit: hexOf(h.staged.CommitHash[:]),
-			Detail: fmt.Sprintf("another commit of epoch %d, and no member has signed over what came of either", g.Epoch()-1),
-		})
 	}
 }
 
@@ -351,22 +245,6 @@ func (x *step) stageOwn(messages []*mlscore.MLSMessage) {
 			x.refuse(mlscore.Reason(err), "our own proposal: %v", err)
 		}
 	}
-}
-
-// stageElsewhere puts them into the epochs of that number that may turn out to
-// be true.
-func (x *step) stageElsewhere(epoch uint64, messages []*mlscore.MLSMessage) {
-	for n := range x.elsewhere(epoch) {
-		x.fork = x.fork.withGroup(n.id, stageAll(n.group, messages))
-	}
-}
-
-// stageAll puts proposals into an epoch, as far as they verify there.
-func stageAll(g *mlscore.PublicGroup, messages []*mlscore.MLSMessage) *mlscore.PublicGroup {
-	for _, m := range messages {
-		g, _ = withProposal(g, m)
-	}
-	return g
 }
 
 // withProposal puts a proposal into an epoch, if it verifies and is not there.
