@@ -31,8 +31,15 @@ const (
 	maxEventTries = 5
 )
 
-// errBroken: an invariant of our own does not hold.
-var errBroken = errors.New("internal error")
+var (
+	// errBroken: an invariant of our own does not hold.
+	errBroken = errors.New("internal error")
+	// errNotOurs: the message was given to this instance before another took the
+	// partition.
+	errNotOurs = errors.New("another instance works on this partition")
+	// errTroubled: something stored about the group cannot be used (health.go).
+	errTroubled = errors.New("the group waits for an operator")
+)
 
 // verbFor is the one table of what becomes of an input:
 //
@@ -40,6 +47,10 @@ var errBroken = errors.New("internal error")
 //	none             Ack: the last thing done
 //	*refusal         Term with its reason; the event is stored
 //	shutting down    none: another instance, or the next start, goes on
+//	errReset         none: it is delivered again
+//	errNotOurs       none: another instance works on it
+//	errTroubled      Ack: it stays in the log, and the group is folded from
+//	                 there when an operator has mended what is wrong
 //	errConflict      Nak: somebody else writes all the time
 //	errUnavailable   Nak: the outcome is unknown, memory was dropped
 //	any other        Nak; after maxBroken deliveries Term, as internal
@@ -50,8 +61,10 @@ func verbFor(err error, deliveries uint64) verb {
 		return verbAck
 	case refused:
 		return verbTerm
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, errReset), errors.Is(err, errNotOurs):
 		return verbLeave
+	case errors.Is(err, errTroubled):
+		return verbAck
 	case errors.Is(err, errConflict), errors.Is(err, errUnavailable):
 		return verbNak
 	case deliveries >= maxBroken:

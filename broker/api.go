@@ -208,7 +208,7 @@ func (b *Broker) submit(ctx context.Context, t *tenant, request []byte) (any, er
 	}
 	events, done := b.hub.wait(t.Name, id)
 	defer done()
-	seq, err := b.store.publishIntent(ctx, groupKey{t.Name, GroupToken(in.GroupID)}, q.Intent)
+	seq, err := b.byTenant[t.Name].store.publishIntent(ctx, groupKey{t.Name, GroupToken(in.GroupID)}, q.Intent)
 	if err != nil {
 		return nil, err
 	}
@@ -325,7 +325,7 @@ func (b *Broker) storeControl(ctx context.Context, k groupKey, c intents.Control
 	if err != nil {
 		return 0, err
 	}
-	return b.store.append(ctx, k, kindControl, data, nil)
+	return b.at(k).log.append(ctx, k, kindControl, data, nil)
 }
 
 type groupRequest struct {

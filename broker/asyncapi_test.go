@@ -80,12 +80,12 @@ func TestDocumentedSubjects(t *testing.T) {
 	if d.AsyncAPI != "3.0.0" {
 		t.Errorf("asyncapi %q", d.AsyncAPI)
 	}
-	n, k := names{"{prefix}", 1}, groupKey{"{tenant}", "{group}"}
+	n, k := names{prefix: "{prefix}", partitions: 1}, groupKey{"{tenant}", "{group}"}
 	var coded, documented []string
 	for _, what := range inputKinds {
 		coded = append(coded, n.in(k, what))
 	}
-	coded = append(coded, strings.Replace(n.log(k, "{kind}"), ".0.", ".{partition}.", 1), n.removal(k), n.event(k, "{type}"))
+	coded = append(coded, strings.Replace(n.log(k, "{kind}"), ".0.", ".{partition}.", 1), n.removal(k), n.event(k, "{type}"), n.instances())
 	for _, e := range endpoints {
 		coded = append(coded, n.api("{tenant}", e.name))
 	}
@@ -140,7 +140,7 @@ func TestDocumentedCodes(t *testing.T) {
 			t.Errorf("%s of %d bytes", m, got)
 		}
 	}
-	n := names{"{prefix}", 1}
+	n := names{prefix: "{prefix}", partitions: 1}
 	for _, name := range []string{n.logStream(), n.eventStream(), n.removalsConsumer("{tenant}"), eventTypePrefix + "{type}"} {
 		if !strings.Contains(text, name) {
 			t.Errorf("%q is not documented", name)
@@ -167,7 +167,7 @@ func TestDocumentedBodies(t *testing.T) {
 	d, text := readDocument(t)
 	for name, v := range map[string]any{
 		"removal": intents.Output{}, "answer": intents.Answer{}, "control": intents.Control{},
-		"event": event{}, "submitRequest": submitRequest{}, "statusRequest": statusRequest{}, "controlRequest": controlRequest{},
+		"event": event{}, "heartbeat": heartbeat{}, "submitRequest": submitRequest{}, "statusRequest": statusRequest{}, "controlRequest": controlRequest{},
 		"groupRequest": groupRequest{}, "verdict": verdict{}, "record": statusReply{}, "pending": intents.Pending{},
 		"group": groupReply{}, "stored": resetReply{}, "error": apiError{},
 	} {

@@ -18,7 +18,7 @@ import (
 const (
 	// startAgain is when to try again while the server cannot be reached.
 	startAgain = time.Second
-	// loadsAtStart bounds the groups that are loaded at a time.
+	// loadsAtStart bounds the groups that are woken at a time.
 	loadsAtStart  = 8
 	timerInterval = 100 * time.Millisecond
 	wakeAgain     = time.Second
@@ -30,18 +30,23 @@ const (
 // Broker serves tenants on one NATS account.
 type Broker struct {
 	opts     Options
-	names    names
+	names    names // for what is no stream of logs
 	tenants  map[string]*tenant
-	inbound  inbound
-	assets   assets
 	log      *zap.Logger
 	embedded *embedded // nil: the server is elsewhere
 
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	store  store
-	ledger ledger // set by start
-	owners []*owner
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	api     string  // prefix of the JetStream API
+	records records // set by prepare
+	ledger  ledger  // records, but for a simulated one
+
+	groups     []*streamGroup
+	byTenant   map[string]*streamGroup
+	byOwnerKey map[string]*owner
+	members    *members
+	health     health
+	full       atomic.Bool // the server had no room for the last write
 
 	open    openGroups
 	timers  timers
@@ -53,6 +58,7 @@ type Broker struct {
 	background sync.WaitGroup // requests and questions
 	requests   chan struct{}  // a slot for each request at a time
 	asking     chan struct{}  // a slot for each question at a time
+	loading    chan struct{}  // a slot for each group that is woken in the background
 
 	ran    atomic.Bool
 	phase  atomic.Pointer[string] // what it is not ready for; nil: ready
@@ -69,24 +75,19 @@ func New(opts Options) (_ *Broker, err error) {
 		return nil, err
 	}
 	b := &Broker{
-		opts: opts, log: opts.Logger, names: names{opts.Prefix, opts.Partitions},
-		tenants: map[string]*tenant{}, requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
+		opts: opts, log: opts.Logger, names: names{prefix: opts.Prefix},
+		tenants: map[string]*tenant{}, byTenant: map[string]*streamGroup{}, byOwnerKey: map[string]*owner{},
+		members: newMembers(opts.Instance, opts.PinTTL), requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
+		loading: make(chan struct{}, loadsAtStart),
 	}
+	b.health.tell = b.tellTrouble
 	b.work, b.stopWork = context.WithCancel(context.Background())
 	b.setPhase("not started")
-	b.assets = assets{
-		names: b.names, maxMessage: opts.Limits.MessageBytes, pinTTL: opts.PinTTL, ackWait: opts.AckWait, eventMaxAge: opts.EventsMaxAge,
-	}
 	for _, t := range opts.Tenants {
 		b.tenants[t.Name] = newTenant(t)
-		b.assets.tenants = append(b.assets.tenants, t.Name)
 	}
-	b.inbound = inbound{b.names, opts.Limits, b.tenants}
+	b.makeGroups()
 	b.hub.names = b.names
-	for p := range opts.Partitions {
-		limit := (opts.MaxLoadedGroups + opts.Partitions - 1) / opts.Partitions
-		b.owners = append(b.owners, &owner{b: b, number: p, groups: loaded{limit: limit}, asks: questions{}, controls: controls{}})
-	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, b.Close())
@@ -100,6 +101,10 @@ func (b *Broker) connect() (err error) {
 	if err != nil {
 		return err
 	}
+	options = append(options, nats.ErrorHandler(b.asyncError), nats.ReconnectHandler(func(nc *nats.Conn) {
+		b.log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
+		b.health.clear("permissions") // they come back if nothing was mended
+	}))
 	url := b.opts.Conn.URL
 	if url == "" {
 		if b.embedded, err = startEmbedded(b.opts.Embedded, b.opts.Limits.MessageBytes, b.log); err != nil {
@@ -114,9 +119,24 @@ func (b *Broker) connect() (err error) {
 	if err != nil {
 		return err
 	}
-	b.js = js
-	b.store = store{nc: b.nc, js: js, api: api, names: b.names}
+	b.js, b.api = js, api
+	for _, g := range b.groups {
+		g.store = &store{nc: b.nc, js: js, api: api, names: g.names}
+		g.log = g.store
+	}
 	return nil
+}
+
+// asyncError takes what the server reports by itself.
+func (b *Broker) asyncError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	b.log.Warn("NATS reports an error", zap.String("subject", subject), zap.Error(err))
+	if errors.Is(err, nats.ErrPermissionViolation) {
+		b.health.report("permissions", fmt.Errorf("%w: %v", errPermission, err))
+	}
 }
 
 // Connect connects a client to the server that the broker uses, as any client
@@ -164,22 +184,21 @@ func (b *Broker) run(ctx context.Context) error {
 		return err
 	}
 	serving, ctx := errgroup.WithContext(ctx)
-	for _, o := range b.owners {
-		serving.Go(func() error { return o.consume(ctx) })
+	for _, o := range b.owners() {
+		serving.Go(func() error { return o.run(ctx) })
 	}
-	serving.Go(func() error { return b.runTimers(ctx) })
-	serving.Go(func() error { return b.watchHidden(ctx) })
-	serving.Go(func() error {
-		b.wakeOpen(ctx)
-		if ctx.Err() == nil {
-			b.setPhase("")
-			b.log.Info("serving", zap.Int("tenants", len(b.tenants)), zap.Int("open_groups", len(b.open.list())))
-		}
-		return nil
-	})
+	for _, task := range []func(context.Context) error{b.runTimers, b.watchHidden, b.keepMembers, b.runCheckpoints, b.inspect} {
+		serving.Go(func() error { return task(ctx) })
+	}
+	b.setPhase("")
+	b.log.Info("serving", zap.String("instance", b.opts.Instance), zap.Int("tenants", len(b.tenants)), zap.Int("open_groups", len(b.open.list())))
 	<-ctx.Done()
 	b.setPhase("draining")
-	return errors.Join(service.Stop(), serving.Wait())
+	err = errors.Join(service.Stop(), serving.Wait())
+	if !b.alone() {
+		b.sendHeartbeat(true)
+	}
+	return err
 }
 
 // prepare makes or compares the assets, again until the server is there. One in
@@ -187,8 +206,7 @@ func (b *Broker) run(ctx context.Context) error {
 func (b *Broker) prepare(ctx context.Context) error {
 	b.setPhase("preparing streams")
 	for begin := time.Now(); ; {
-		kv, err := b.assets.ensure(ctx, b.js)
-		b.ledger = ledger{kv}
+		err := b.ensure(ctx)
 		var differs *AssetError
 		if err == nil || errors.As(err, &differs) || ctx.Err() != nil || b.embedded != nil && time.Since(begin) > embeddedReadyTimeout {
 			return err
@@ -205,19 +223,15 @@ func (b *Broker) prepare(ctx context.Context) error {
 // start finds what there is to do, and offers the services.
 func (b *Broker) start(ctx context.Context) (micro.Service, error) {
 	b.setPhase("reading the ledger")
-	err := b.ledger.scan(ctx, ">", func(k groupKey, r remembered) error {
-		if r.Open && b.tenants[k.tenant] != nil {
-			b.open.set(k, true, 0)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := b.watchLedger(ctx); err != nil {
 		return nil, err
 	}
-	for _, o := range b.owners {
-		if err := o.resume(ctx); err != nil {
-			return nil, err
-		}
+	b.setPhase("meeting other instances")
+	if err := b.joinMembers(); err != nil {
+		return nil, err
+	}
+	if !b.alone() {
+		_ = pause(ctx, b.members.ttl/beatsPerTTL) // others answer
 	}
 	if _, err := b.nc.Subscribe(b.names.events(), b.hub.handle); err != nil {
 		return nil, err
@@ -225,32 +239,31 @@ func (b *Broker) start(ctx context.Context) (micro.Service, error) {
 	if err := b.watchDeliveries(b.work); err != nil {
 		return nil, err
 	}
-	b.setPhase("loading open groups")
 	return b.addService()
 }
 
-// wakeOpen loads every open group and does what is due: what an input would do.
-func (b *Broker) wakeOpen(ctx context.Context) {
-	var loading errgroup.Group
-	loading.SetLimit(loadsAtStart)
-	for _, k := range b.open.list() {
-		loading.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
-			}
-			b.wake(k)
-			if err := b.recoverDeliveries(b.work, k); err != nil {
-				b.log.Warn("deliveries of a group are not told", zap.Stringer("group", k), zap.Error(err))
-			}
-			return nil
-		})
+// wakeOpen loads every open group of a partition that was taken and does what
+// is due: what an input would do.
+func (o *owner) wakeOpen(ctx context.Context) {
+	for _, k := range o.b.open.list() {
+		if ctx.Err() != nil || !o.holds.Load() {
+			return
+		}
+		if o.b.tenants[k.tenant] == nil || o.b.owner(k) != o {
+			continue
+		}
+		o.b.loading <- struct{}{}
+		o.b.wake(k)
+		if err := o.b.recoverDeliveries(ctx, k); err != nil && ctx.Err() == nil {
+			o.b.log.Warn("deliveries of a group are not told", zap.Stringer("group", k), zap.Error(err))
+		}
+		<-o.b.loading
 	}
-	_ = loading.Wait() // none fails
 }
 
 // wake looks at a group, and again later if that fails.
 func (b *Broker) wake(k groupKey) {
-	err := b.owners[b.names.partition(k)].wake(b.work, k)
+	err := b.owner(k).wake(b.work, k)
 	if err != nil && b.work.Err() == nil {
 		b.log.Warn("a group is looked at again later", zap.Stringer("group", k), zap.Error(err))
 		b.timers.sooner(k, b.opts.Clock().Add(wakeAgain))
@@ -295,7 +308,7 @@ func (b *Broker) Ready() error {
 	if !b.nc.IsConnected() {
 		return fmt.Errorf("NATS: %s", b.nc.Status())
 	}
-	return nil
+	return b.health.problem()
 }
 
 // Live says why the broker should be restarted, nil if it works: it does not
@@ -305,7 +318,7 @@ func (b *Broker) Live() error {
 	if last := b.beat.Load(); last != 0 && now.Sub(time.Unix(0, last)) > stuckAfter {
 		return fmt.Errorf("the timers have stood still since %s", time.Unix(0, last).UTC().Format(time.RFC3339))
 	}
-	for _, o := range b.owners {
+	for _, o := range b.owners() {
 		if since := o.busySince.Load(); since != 0 && now.Sub(time.Unix(0, since)) > stuckAfter {
 			return fmt.Errorf("partition %d has worked on one input since %s", o.number, time.Unix(0, since).UTC().Format(time.RFC3339))
 		}

@@ -158,7 +158,7 @@ func TestRemovalsAreDelivered(t *testing.T) {
 			t.Errorf("live: %q %v", m.Data, err)
 		}
 	}
-	c := must[jetstream.Consumer](t)(w.js.Consumer(testContext(t), w.broker.names.logStream(), w.broker.names.removalsConsumer(testTenant)))
+	c := must[jetstream.Consumer](t)(w.js.Consumer(testContext(t), w.store().names.logStream(), w.store().names.removalsConsumer(testTenant)))
 	var first jetstream.Msg
 	for i := range 2 {
 		m := must[jetstream.Msg](t)(c.Next(jetstream.FetchMaxWait(patience)))
@@ -183,7 +183,7 @@ func TestRemovalsAreDelivered(t *testing.T) {
 	}
 	js := must[jetstream.JetStream](t)(jetstream.New(nc))
 	w.eventually("the acknowledgement counts", func() bool {
-		c := must[jetstream.Consumer](t)(js.Consumer(testContext(t), w.broker.names.logStream(), w.broker.names.removalsConsumer(testTenant)))
+		c := must[jetstream.Consumer](t)(js.Consumer(testContext(t), w.store().names.logStream(), w.store().names.removalsConsumer(testTenant)))
 		return c.CachedInfo().NumAckPending == 0
 	})
 	nc.Close()
@@ -208,7 +208,7 @@ func TestAnotherWriterIsFirst(t *testing.T) {
 				g := w.any().Public()
 				out := must[*intents.Output](t)(makeOutput(g, []mlscore.Signer{w.signer}, &intents.Order{Epoch: g.Epoch(), Leaves: []mlscore.LeafIndex{1}}))
 				data := must[[]byte](t)(json.Marshal(out))
-				must[*jetstream.PubAck](t)(w.js.Publish(testContext(t), w.broker.names.log(w.key(), kindRemoval), data))
+				must[*jetstream.PubAck](t)(w.js.Publish(testContext(t), w.store().names.log(w.key(), kindRemoval), data))
 			})
 			return nil
 		}
@@ -443,7 +443,7 @@ func TestOpenGroupsBeyondMemory(t *testing.T) {
 		g.awaitOutput(g.epoch(), 1)
 		g.checkOutputs()
 	}
-	if n := len(w.broker.owners[0].groups.byKey); n != 2 {
+	if n := len(w.broker.owners()[0].groups.byKey); n != 2 {
 		t.Errorf("%d groups in memory", n)
 	}
 }

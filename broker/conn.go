@@ -63,16 +63,6 @@ func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
 				log.Warn("disconnected from NATS", zap.Error(err))
 			}
 		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			subject := ""
-			if sub != nil {
-				subject = sub.Subject
-			}
-			log.Warn("NATS reports an error", zap.String("subject", subject), zap.Error(err))
-		}),
 	}
 	if c.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(c.Credentials))

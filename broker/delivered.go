@@ -21,14 +21,15 @@ import (
 // services; of several instances one hears each.
 func (b *Broker) watchDeliveries(ctx context.Context) error {
 	for name := range b.tenants {
-		_, err := b.nc.QueueSubscribe(b.names.ackMetric(name), serviceName, func(m *nats.Msg) {
+		g := b.byTenant[name]
+		_, err := b.nc.QueueSubscribe(g.names.ackMetric(name), serviceName, func(m *nats.Msg) {
 			var metric struct {
 				StreamSeq uint64 `json:"stream_seq"`
 			}
 			if json.Unmarshal(m.Data, &metric) != nil || metric.StreamSeq == 0 {
 				return
 			}
-			if err := b.deliveredAt(ctx, metric.StreamSeq); err != nil {
+			if err := b.deliveredAt(ctx, g, metric.StreamSeq); err != nil {
 				b.log.Warn("a delivery is not told", zap.Uint64("seq", metric.StreamSeq), zap.Error(err))
 			}
 		})
@@ -40,14 +41,14 @@ func (b *Broker) watchDeliveries(ctx context.Context) error {
 }
 
 // deliveredAt tells that the output at a sequence was acknowledged.
-func (b *Broker) deliveredAt(ctx context.Context, seq uint64) error {
+func (b *Broker) deliveredAt(ctx context.Context, g *streamGroup, seq uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	e, err := b.store.readOne(ctx, b.names.logOfAll(), seq)
+	e, err := g.store.readOne(ctx, g.names.logOfAll(), seq)
 	if err != nil {
 		return err
 	}
-	r, err := b.inbound.receive(e)
+	r, err := g.inbound.receive(e)
 	if err != nil || r.seq != seq || r.kind != kindRemoval {
 		return nil
 	}
@@ -59,7 +60,8 @@ func (b *Broker) deliveredAt(ctx context.Context, seq uint64) error {
 func (b *Broker) recoverDeliveries(ctx context.Context, k groupKey) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	c, err := b.js.Consumer(ctx, b.names.logStream(), b.names.removalsConsumer(k.tenant))
+	g := b.at(k)
+	c, err := b.js.Consumer(ctx, g.names.logStream(), g.names.removalsConsumer(k.tenant))
 	if err != nil {
 		return classify(err)
 	}
@@ -69,8 +71,8 @@ func (b *Broker) recoverDeliveries(ctx context.Context, k groupKey) error {
 		return err
 	}
 	var events []event
-	err = b.store.read(ctx, b.names.log(k, kindRemoval), told+1, func(e entry) error {
-		if r, err := b.inbound.receive(e); err == nil && e.seq <= floor {
+	err = g.store.read(ctx, g.names.log(k, kindRemoval), told+1, func(e entry) error {
+		if r, err := g.inbound.receive(e); err == nil && e.seq <= floor {
 			events = append(events, newEvent(r, intents.Notice{Type: eventDelivered}))
 		}
 		return nil

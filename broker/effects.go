@@ -106,7 +106,7 @@ func (b *Broker) propose(ctx context.Context, g *group, order *intents.Order) (*
 	}
 	r := &received{entry: entry{data: data, time: b.opts.Clock()}, key: g.key, kind: kindRemoval, tenant: g.tenant}
 	err = b.write("output", func() (err error) {
-		r.seq, err = b.store.append(ctx, g.key, kindRemoval, data, &g.lastRemoval)
+		r.seq, err = b.at(g.key).log.append(ctx, g.key, kindRemoval, data, &g.lastRemoval)
 		return err
 	})
 	if err != nil {

@@ -28,11 +28,13 @@ var eventTypes = []string{
 	intents.StateRejected, intents.StateCancelled, intents.StateExpired,
 	intents.NoticeProposed, intents.NoticeConfirmed, intents.NoticeUnauthorised, intents.NoticeNeedsGroupInfo,
 	intents.NoticeDiverged, intents.NoticeStalled, intents.NoticeRefused,
-	eventDelivered,
+	eventDelivered, eventTrouble, eventMended,
 }
 
 // reasons are all reason codes of events and verdicts.
 var reasons = []string{
+	// of a trouble
+	troubleFull, troubleAsset, troublePermission, troubleVersion, troubleSnapshot, troubleOther,
 	// of an intent
 	reasonMalformed, intents.ErrUnsupportedMode.Error(), intents.ErrGroupMismatch.Error(),
 	intents.ErrLeafRefMismatch.Error(), intents.ErrBadSignature.Error(),
@@ -116,6 +118,9 @@ func refusedEvent(r *received, why *refusal) event {
 func (e *event) id() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%s\x00%s\x00%d", e.key, e.Seq, e.Type, e.Intent, e.Reason, e.Epoch)
+	if e.Seq == 0 { // of no message: it may happen again
+		fmt.Fprintf(h, "\x00%d\x00%s", e.Time.UnixNano(), e.Detail)
+	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 

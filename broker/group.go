@@ -89,13 +89,17 @@ func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, g
 	if groupID, err = b.learnGroupID(ctx, k, groupID); err != nil {
 		return nil, err
 	}
+	troubled := b.isTroubled(k) // then what came meanwhile was acknowledged and not folded
 	h := &history{group: newGroup(k, t, groupID)}
 	h.group.ledger = entry
 	err = b.readLog(ctx, k, 1, func(r *received) error {
 		switch {
 		case r.seq <= upTo:
 			notices := h.group.fold(r)
-			if !entry.Open && r.seq > entry.Position {
+			switch {
+			case troubled && r.seq > entry.Position:
+				h.skipped = append(h.skipped, newEvents(r, notices)...)
+			case !entry.Open && r.seq > entry.Position:
 				h.skipped = append(h.skipped, skippedEvents(r, notices)...)
 			}
 		case r.kind == kindRemoval:
@@ -107,14 +111,15 @@ func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, g
 		return nil, err
 	}
 	h.group.openIntents = countOpen(h.group.state)
+	b.settled(k)
 	b.metrics.loads.Add(1)
 	return h, nil
 }
 
 // readLog gives the entries of a group that a fold may see.
 func (b *Broker) readLog(ctx context.Context, k groupKey, from uint64, each func(*received) error) error {
-	return b.store.read(ctx, b.names.logOf(k), from, func(e entry) error {
-		r, err := b.inbound.receive(e)
+	return b.at(k).log.readGroup(ctx, k, from, func(e entry) error {
+		r, err := b.at(k).inbound.receive(e)
 		if err != nil {
 			return nil // told when it came
 		}
@@ -155,6 +160,14 @@ func skippedEvents(r *received, notices []intents.Notice) []event {
 		if n.Type == intents.NoticeRefused || n.Type == intents.NoticeDiverged {
 			events = append(events, newEvent(r, n))
 		}
+	}
+	return events
+}
+
+func newEvents(r *received, notices []intents.Notice) []event {
+	var events []event
+	for _, n := range notices {
+		events = append(events, newEvent(r, n))
 	}
 	return events
 }

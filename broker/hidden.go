@@ -22,15 +22,15 @@ const hiddenInterval = 2 * time.Second
 func (b *Broker) watchHidden(ctx context.Context) error {
 	tick := time.NewTicker(max(hiddenInterval, b.opts.AckWait))
 	defer tick.Stop()
-	handled := make([]int64, len(b.owners))
-	suspects := make([]uint64, len(b.owners))
+	handled := make([]int64, len(b.owners()))
+	suspects := make([]uint64, len(b.owners()))
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		for i, o := range b.owners {
+		for i, o := range b.owners() {
 			if n := o.handled.Load(); n != handled[i] {
 				handled[i], suspects[i] = n, 0
 				continue
@@ -49,8 +49,8 @@ func (b *Broker) watchHidden(ctx context.Context) error {
 func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	name := o.b.names.partitionConsumer(o.number)
-	c, err := o.b.js.Consumer(ctx, o.b.names.logStream(), name)
+	name := o.group.names.partitionConsumer(o.number)
+	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
 	if err != nil {
 		return 0, classify(err)
 	}
@@ -66,7 +66,7 @@ func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) 
 	if passed == 0 || err != nil {
 		return suspect, err
 	}
-	if _, err := o.b.js.ResetConsumerToSequence(ctx, o.b.names.logStream(), name, passed+1); err != nil {
+	if _, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, passed+1); err != nil {
 		return suspect, classify(err)
 	}
 	o.position = max(o.position, passed)
@@ -77,7 +77,7 @@ func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) 
 // they have no body, and gives the last one; 0 if already the first has one.
 func (o *owner) refuseEmpty(ctx context.Context, from uint64) (passed uint64, err error) {
 	for next := from; ; next++ {
-		e, err := o.b.store.readOne(ctx, o.b.names.logOfPartition(o.number), next)
+		e, err := o.group.store.readOne(ctx, o.group.names.logOfPartition(o.number), next)
 		if errors.Is(err, errNoEntry) || err == nil && (len(e.data) > 0 || passed == 0 && e.seq != from) {
 			return passed, nil
 		}

@@ -112,7 +112,7 @@ func TestBadSubjects(t *testing.T) {
 	}
 	// A control in another partition than its group's.
 	k := w.key()
-	wrong := strings.Replace(w.broker.names.log(k, kindControl), fmt.Sprintf(".%d.", w.broker.names.partition(k)), fmt.Sprintf(".%d.", 1-w.broker.names.partition(k)), 1)
+	wrong := strings.Replace(w.store().names.log(k, kindControl), fmt.Sprintf(".%d.", w.store().names.partition(k)), fmt.Sprintf(".%d.", 1-w.store().names.partition(k)), 1)
 	ack := must[*jetstream.PubAck](t)(w.js.Publish(testContext(t), wrong, []byte(`{"op":"reset"}`)))
 	w.awaitIn(groupKey{nowhere, nowhere}, wrong, func(e event) bool { return e.Seq == ack.Sequence && e.Reason == reasonBadSubject })
 	w.noWork()
@@ -131,7 +131,7 @@ func TestHostileHeaders(t *testing.T) {
 	subject := w.broker.names.in(w.key(), kindProposal)
 	spoof := nats.NewMsg(subject)
 	spoof.Data = []byte("x")
-	spoof.Header.Set(jetstream.SubjectHeader, w.broker.names.log(w.key(), kindRemoval))
+	spoof.Header.Set(jetstream.SubjectHeader, w.store().names.log(w.key(), kindRemoval))
 	spoof.Header.Set(jetstream.SequenceHeader, "1")
 	spoof.Header.Set(jetstream.TimeStampHeaer, "never")
 	spoof.Header.Set(headerPin, "pin")
@@ -216,7 +216,7 @@ func TestRefusedSubmissions(t *testing.T) {
 	})
 	w.found("alice", "bob", "carol", "dave")
 	last := func() uint64 {
-		s := must[jetstream.Stream](t)(w.js.Stream(testContext(t), w.broker.names.logStream()))
+		s := must[jetstream.Stream](t)(w.js.Stream(testContext(t), w.store().names.logStream()))
 		return s.CachedInfo().State.LastSeq
 	}
 	before := last()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"leavebroker/intents"
 )
@@ -43,53 +44,109 @@ type ledgerEntry struct {
 	rev   uint64
 }
 
-// ledger is the bucket. Writes are by compare-and-swap on the revision.
-type ledger struct{ kv jetstream.KeyValue }
+// versionError is what is stored in a form that this program does not know: it
+// belongs to a newer one, and is left as it is.
+type versionError struct{ have, want int }
 
-// get gives the entry of a group, a zero one where there is none.
-func (l ledger) get(ctx context.Context, k groupKey) (ledgerEntry, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	v, err := l.kv.Get(ctx, k.String())
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return ledgerEntry{}, nil
-	}
-	if err != nil {
-		return ledgerEntry{}, classify(err)
-	}
-	r, err := decodeRemembered(v.Value())
-	if err != nil {
-		return ledgerEntry{}, fmt.Errorf("ledger entry %s: %w", k, err)
-	}
-	return ledgerEntry{remembered: r, value: r.comparable(), rev: v.Revision()}, nil
+func (e *versionError) Error() string {
+	return fmt.Sprintf("version %d, this program knows %d: run the program that wrote it, or a newer one", e.have, e.want)
 }
 
-// put stores an entry in place of an older one unless it says the same, and
-// gives it with its revision.
-func (l ledger) put(ctx context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error) {
+// ledger holds the entries of groups. Writes are by compare-and-swap on the
+// revision. records is the one in a bucket.
+type ledger interface {
+	// get gives the entry of a group, a zero one where there is none.
+	get(ctx context.Context, k groupKey) (ledgerEntry, error)
+	// put stores an entry in place of an older one and gives it with its revision;
+	// errConflict if the older one is not the last.
+	put(ctx context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error)
+}
+
+// records is the bucket of the ledger: of groups, and of partitions (see
+// ownership.go). It is read from the leader: replicas may lag behind.
+type records struct {
+	kv  jetstream.KeyValue
+	nc  *nats.Conn
+	api string // prefix of the JetStream API
+}
+
+// read gives the value under a key and its revision; nil for none.
+func (l records) read(ctx context.Context, key string) ([]byte, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	next := ledgerEntry{remembered: r, value: r.comparable(), rev: old.rev}
-	value, err := json.Marshal(r)
+	bucket := l.kv.Bucket()
+	e, err := readMessage(ctx, l.nc, l.api, "KV_"+bucket, messageRequest{LastFor: "$KV." + bucket + "." + key})
+	if errors.Is(err, errNoEntry) {
+		return nil, 0, nil
+	}
+	if len(e.data) == 0 {
+		e.data = nil // deleted
+	}
+	return e.data, e.seq, err
+}
+
+// write stores a value in place of a revision, 0 for none, and gives the next.
+func (l records) write(ctx context.Context, key string, value []byte, rev uint64) (next uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	err = whileBusy(ctx, func() error {
+		next, err = l.kv.Update(ctx, key, value, rev)
+		return classify(err)
+	})
 	if err != nil {
-		return old, err
-	}
-	if old.rev == 0 {
-		next.rev, err = l.kv.Create(ctx, k.String(), value)
-	} else {
-		next.rev, err = l.kv.Update(ctx, k.String(), value, old.rev)
-	}
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return old, fmt.Errorf("%w: ledger entry %s", errConflict, k)
-	}
-	if err != nil {
-		return old, classify(err)
+		return 0, fmt.Errorf("ledger entry %s: %w", key, err)
 	}
 	return next, nil
 }
 
+func (l records) get(ctx context.Context, k groupKey) (ledgerEntry, error) {
+	value, rev, err := l.read(ctx, k.String())
+	if err != nil || value == nil {
+		return ledgerEntry{rev: rev}, err
+	}
+	r, err := decodeRemembered(value)
+	if err != nil {
+		return ledgerEntry{}, fmt.Errorf("ledger entry %s: %w", k, err)
+	}
+	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, nil
+}
+
+func (l records) put(ctx context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return old, err
+	}
+	rev, err := l.write(ctx, k.String(), value, old.rev)
+	if err != nil {
+		return old, err
+	}
+	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, nil
+}
+
+// owner gives the record of a partition, a zero one where there is none.
+func (l records) owner(ctx context.Context, key string) (ownerRecord, uint64, error) {
+	value, rev, err := l.read(ctx, key)
+	if err != nil || value == nil {
+		return ownerRecord{}, rev, err
+	}
+	r, err := decodeOwner(value)
+	if err != nil {
+		err = fmt.Errorf("ledger entry %s: %w", key, err)
+	}
+	return r, rev, err
+}
+
+// putOwner stores the record of a partition in place of a revision.
+func (l records) putOwner(ctx context.Context, key string, r ownerRecord, rev uint64) (uint64, error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return 0, err
+	}
+	return l.write(ctx, key, value, rev)
+}
+
 // scan gives every entry whose key matches a filter.
-func (l ledger) scan(ctx context.Context, filter string, each func(groupKey, remembered) error) error {
+func (l records) scan(ctx context.Context, filter string, each func(groupKey, remembered) error) error {
 	w, err := l.kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
 	if err != nil {
 		return classify(err)
@@ -108,11 +165,11 @@ func (l ledger) scan(ctx context.Context, filter string, each func(groupKey, rem
 			}
 			k, err := parseGroupKey(v.Key())
 			if err != nil {
-				return fmt.Errorf("ledger key %q: %w", v.Key(), err)
+				continue // of a partition
 			}
 			r, err := decodeRemembered(v.Value())
 			if err != nil {
-				return fmt.Errorf("ledger entry %s: %w", k, err)
+				continue // told when it was read
 			}
 			if err := each(k, r); err != nil {
 				return err
@@ -127,7 +184,7 @@ func decodeRemembered(b []byte) (remembered, error) {
 		return r, err
 	}
 	if r.Version != ledgerVersion {
-		return r, fmt.Errorf("version %d, this program knows %d", r.Version, ledgerVersion)
+		return r, &versionError{r.Version, ledgerVersion}
 	}
 	return r, nil
 }

@@ -14,6 +14,7 @@ type metrics struct {
 	loads         atomic.Int64 // groups folded from their log
 	outputs       atomic.Int64 // outputs stored
 	proposals     atomic.Int64 // proposals in them
+	fenced        atomic.Int64 // partitions that another instance took
 	conflicts     atomic.Int64 // writes that somebody else came before
 	retries       atomic.Int64 // inputs put back after an error
 	eventsDropped atomic.Int64
@@ -45,7 +46,7 @@ func (m *metrics) snapshot() map[string]int64 {
 	}
 	for name, c := range map[string]*atomic.Int64{
 		"inputs": &m.inputs, "inputs_skipped": &m.skipped, "group_loads": &m.loads,
-		"outputs": &m.outputs, "proposals": &m.proposals, "conflicts": &m.conflicts, "retries": &m.retries,
+		"outputs": &m.outputs, "proposals": &m.proposals, "fenced": &m.fenced, "conflicts": &m.conflicts, "retries": &m.retries,
 		"events_dropped": &m.eventsDropped, "panics": &m.panics, "sign_errors": &m.signErrors,
 		"questions": &m.questions, "answer_errors": &m.answerErrors,
 	} {

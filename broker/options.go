@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nuid"
 	"go.uber.org/zap"
 	"leavebroker/intents"
 	"leavebroker/mlscore"
@@ -31,6 +32,16 @@ type Options struct {
 	Embedded Embedded
 	// Conn reaches a server elsewhere.
 	Conn Conn
+
+	// Instance names this process among those that serve the same logs. Default: a
+	// random one.
+	Instance string
+	// Replicas is the number of servers that store each message: 1, 3 or 5. 1 for
+	// the embedded server. Default: 1.
+	Replicas int
+	// KeepAssets makes nothing on the server: streams, consumers and buckets have
+	// to be there, and as they are needed.
+	KeepAssets bool
 
 	// Limits bounds what is accepted from others.
 	Limits Limits
@@ -73,6 +84,9 @@ type Tenant struct {
 	// Signers sign proposals: at most one for each signature scheme is used in
 	// a group, the first that its external_senders list.
 	Signers []mlscore.Signer
+	// Dedicated gives the tenant a stream of its own. It cannot change once the
+	// tenant has a log.
+	Dedicated bool
 	// Policy is the tenant's rules. Its Tenant, SenderKeys, Association and
 	// Parallel are set by New.
 	Policy intents.Policy
@@ -129,6 +143,8 @@ func setDefault[T comparable](p *T, v T) {
 func (o Options) withDefaults() Options {
 	setDefault(&o.Prefix, defaultPrefix)
 	setDefault(&o.Partitions, defaultPartitions)
+	setDefault(&o.Instance, nuid.Next())
+	setDefault(&o.Replicas, 1)
 	setDefault(&o.Limits.IntentBytes, defaultIntentBytes)
 	setDefault(&o.Limits.MessageBytes, defaultMessageBytes)
 	setDefault(&o.PinTTL, defaultPinTTL)
@@ -160,6 +176,8 @@ func (o *Options) validate() error {
 	}
 	check(prefixPattern.MatchString(o.Prefix), "prefix %q is not 1 to 32 of A-Z a-z 0-9 _ -", o.Prefix)
 	check(o.Partitions >= 1 && o.Partitions <= maxPartitions, "%d partitions, not 1 to %d", o.Partitions, maxPartitions)
+	check(prefixPattern.MatchString(o.Instance), "instance %q is not 1 to 32 of A-Z a-z 0-9 _ -", o.Instance)
+	check(o.Replicas == 1 || o.Conn.URL != "" && (o.Replicas == 3 || o.Replicas == 5), "%d replicas: not 1, or 3 or 5 on a server elsewhere", o.Replicas)
 	check(o.Limits.MessageBytes > 0 && o.Limits.MessageBytes <= maxMessageBytes, "messages of %d bytes, not 1 to %d", o.Limits.MessageBytes, maxMessageBytes)
 	check(o.Limits.IntentBytes > 0 && o.Limits.IntentBytes <= o.Limits.MessageBytes, "intents of %d bytes, not 1 to %d", o.Limits.IntentBytes, o.Limits.MessageBytes)
 	check(o.PinTTL >= 100*time.Millisecond, "pin TTL %s is under 100ms", o.PinTTL)

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,23 +17,42 @@ import (
 // writer was first.
 const maxConflicts = 5
 
-// owner owns the groups of one partition: it alone steps their states, one
-// input or wake-up at a time.
+// owner works on the groups of one partition while this instance holds it: it
+// alone steps their states, one input or wake-up at a time.
 type owner struct {
 	b      *Broker
+	group  *streamGroup
 	number int
 
-	work     sync.Mutex // held while an input or a wake-up is worked on
-	position uint64     // what was consumed is acknowledged up to here; guarded by work
-	pin      string     // of the last message; guarded by work
-	asks     questions  // guarded by work
-	controls controls   // guarded by work
+	work     sync.Mutex  // held while an input or a wake-up is worked on
+	position uint64      // what was consumed is acknowledged up to here; guarded by work
+	pin      string      // of the last message; guarded by work
+	lostPin  string      // the last one of a time that is over; guarded by work
+	term     uint64      // revision of the record as this instance wrote it; guarded by work
+	recorded ownerRecord // that record; guarded by work
+	asks     questions   // guarded by work
+	controls controls    // guarded by work
 
-	busySince atomic.Int64 // UnixNano of the work in hand, 0 while idle
-	handled   atomic.Int64 // messages
+	holds     atomic.Bool   // the partition is this instance's; becomes true under work
+	heldSince atomic.Int64  // UnixNano
+	busySince atomic.Int64  // UnixNano of the work in hand, 0 while idle
+	handled   atomic.Int64  // messages
+	poked     chan struct{} // look at rank and record again
+
+	recMu    sync.Mutex
+	seen     ownerRecord   // what the ledger says; guarded by recMu
+	seenRev  uint64        // its revision, 0 for none; guarded by recMu
+	seenMore chan struct{} // closed when there is another; guarded by recMu
 
 	mu     sync.Mutex
 	groups loaded // guarded by mu
+}
+
+func newOwner(b *Broker, group *streamGroup, number, limit int) *owner {
+	return &owner{
+		b: b, group: group, number: number, groups: loaded{limit: limit}, asks: questions{}, controls: controls{},
+		poked: make(chan struct{}, 1), seenMore: make(chan struct{}),
+	}
 }
 
 // begin takes the partition to work on it; the result gives it back.
@@ -48,7 +68,7 @@ func (o *owner) begin() func() {
 // accept judges an input before its group's fold, and folds it. The caller
 // holds work.
 func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *received, err error) {
-	r, err = o.b.inbound.receive(e)
+	r, err = o.group.inbound.receive(e)
 	r.deliveries = deliveries
 	if err == nil && r.kind == kindIntent {
 		_, err = checkIntent(r.tenant, r.data)
@@ -84,6 +104,10 @@ func (o *owner) idle(r *received) bool {
 func (o *owner) advance(ctx context.Context, k groupKey, t *tenant, in *received) error {
 	for attempt := 0; ; attempt++ {
 		err := o.tryAdvance(ctx, k, t, in)
+		if isTrouble(err) {
+			o.b.trouble(k, err)
+			return fmt.Errorf("%w: %v", errTroubled, err)
+		}
 		if !errors.Is(err, errConflict) {
 			return err
 		}
@@ -179,8 +203,9 @@ func (o *owner) peek(k groupKey) *intents.State {
 }
 
 // forget drops everything in memory: another instance may have worked on the
-// partition.
+// partition. The caller holds work.
 func (o *owner) forget() {
+	o.asks, o.controls = questions{}, controls{}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.groups = loaded{limit: o.groups.limit}
@@ -213,13 +238,17 @@ func (o *owner) follow(ctx context.Context, g *group, due intents.Due, in *recei
 	o.b.timers.set(g.key, earlier(wake, at))
 }
 
-// wake looks at a group again because its time has come.
+// wake looks at a group again because its time has come, if the partition is
+// held.
 func (o *owner) wake(ctx context.Context, k groupKey) error {
 	t := o.b.tenants[k.tenant]
 	if t == nil {
 		return nil
 	}
 	defer o.begin()()
+	if !o.holds.Load() {
+		return nil
+	}
 	return o.advance(ctx, k, t, nil)
 }
 

@@ -20,32 +20,75 @@ const (
 	headerPin     = "Nats-Pin-Id"
 )
 
-// consume consumes a partition until the context ends; then it finishes the
-// message in hand and returns.
-func (o *owner) consume(ctx context.Context) error {
-	for {
-		err := o.consumeOnce(ctx)
-		if ctx.Err() != nil {
+// run works on the partition whenever it falls to this instance, until the
+// context ends.
+func (o *owner) run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		if err := o.await(ctx, o.isWanted); err != nil {
 			return nil
 		}
-		o.b.log.Warn("a partition is consumed again", zap.Int("partition", o.number), zap.Error(err))
+		err := o.consume(ctx)
+		if ctx.Err() == nil && err != nil {
+			o.b.log.Warn("a partition is consumed again", zap.Int("partition", o.number), zap.Error(err))
+		}
+		_ = pause(ctx, consumeAgain) // the next owner is pinned first
+	}
+	return nil
+}
+
+// await waits until a condition holds that depends on rank or record; the error
+// is that of the context.
+func (o *owner) await(ctx context.Context, condition func() bool) error {
+	look := time.NewTicker(lookAgain)
+	defer look.Stop()
+	for {
+		_, changed := o.b.members.view()
+		if condition() {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-time.After(consumeAgain):
+			return ctx.Err()
+		case <-changed:
+		case <-o.poked:
+		case <-look.C:
 		}
 	}
 }
 
-// consumeOnce consumes until the context ends or the consumer is gone.
-func (o *owner) consumeOnce(ctx context.Context) error {
-	name := o.b.names.partitionConsumer(o.number)
-	c, err := o.b.js.Consumer(ctx, o.b.names.logStream(), name)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return errors.Join(err, o.b.assets.ensureConsumer(ctx, o.b.js, o.b.assets.partitionConfig(o.number)))
+// rank is the place of this instance for the partition: 0 works on it, 1 stands
+// by, others leave it alone.
+func (o *owner) rank() int {
+	live, _ := o.b.members.view()
+	return rank(o.group.names.logStream(), o.number, o.b.opts.Instance, live)
+}
+
+func (o *owner) isWanted() bool { return o.rank() <= 1 }
+
+// isOver says whether another instance should work on the partition. One that
+// has just been given it may know before others do that the one before has died.
+func (o *owner) isOver() bool {
+	switch rank := o.rank(); {
+	case rank == 1:
+		return o.holds.Load() && time.Since(time.Unix(0, o.heldSince.Load())) > 2*o.b.members.ttl
+	default:
+		return rank > 1
 	}
+}
+
+// consume consumes until the context ends, another instance should, or the
+// consumer is gone; then it finishes the message in hand and gives the partition
+// up in order.
+func (o *owner) consume(ctx context.Context) error {
+	name := o.group.names.partitionConsumer(o.number)
+	if o.rank() == 0 {
+		if err := o.claimFree(ctx); err != nil {
+			return err
+		}
+	}
+	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
 	if err != nil {
-		return err
+		return o.mendConsumer(ctx, name, err)
 	}
 	consuming, err := c.Consume(o.handle,
 		jetstream.PullPriorityGroup(priorityGroup), jetstream.PullMaxMessages(pullMessages),
@@ -54,49 +97,95 @@ func (o *owner) consumeOnce(ctx context.Context) error {
 			o.b.log.Debug("consuming a partition", zap.Int("partition", o.number), zap.Error(err))
 		}))
 	if err != nil {
-		return err
+		return classify(err)
 	}
-	select {
-	case <-ctx.Done():
-		consuming.Drain()
-		<-consuming.Closed()
-		return o.handOver(name)
-	case <-consuming.Closed():
+	ended, err := o.attend(ctx, consuming)
+	if ended {
 		return fmt.Errorf("consumer %q ended", name)
 	}
+	consuming.Drain()
+	<-consuming.Closed()
+	return errors.Join(err, o.handOver(name))
+}
+
+// mendConsumer makes the consumer of the partition again, where it was deleted:
+// it goes on after the last checkpoint. The cause is that of not having it.
+func (o *owner) mendConsumer(ctx context.Context, name string, cause error) error {
+	if !isNotFound(cause) {
+		return wrapAsset(classify(cause), "consumer", name)
+	}
+	o.b.health.report("consumer "+name, cause)
+	defer o.begin()()
+	o.holds.Store(false)
+	o.letGo()
+	if err := o.group.assets.ensurePartition(ctx, o.b.js, o.number, o.b.checkpointOf(ctx, o.group)); err != nil {
+		return err
+	}
+	o.b.health.clear("consumer " + name)
+	return fmt.Errorf("consumer %q was made again", name)
+}
+
+// attend takes the partition when it becomes free, and returns when this
+// instance should stop consuming it, or the consumer has ended.
+func (o *owner) attend(ctx context.Context, consuming jetstream.ConsumeContext) (ended bool, err error) {
+	look := time.NewTicker(o.b.members.ttl)
+	defer look.Stop()
+	for {
+		_, changed := o.b.members.view()
+		if ctx.Err() != nil || o.isOver() {
+			return false, nil
+		}
+		if o.rank() == 0 {
+			if err := o.claimFree(ctx); err != nil {
+				return false, err
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-consuming.Closed():
+			return true, nil
+		case <-changed:
+		case <-o.poked:
+		case <-look.C:
+		}
+	}
+}
+
+// claimFree takes the partition if nobody who lives works on it.
+func (o *owner) claimFree(ctx context.Context) error {
+	if o.holds.Load() || !o.isFree() {
+		return nil
+	}
+	defer o.begin()()
+	if o.holds.Load() {
+		return nil
+	}
+	err := o.claim(ctx, false)
+	if errors.Is(err, errReset) || errors.Is(err, errConflict) {
+		return nil // messages come again; or another instance was first
+	}
+	return err
 }
 
 // handOver lets another instance have the partition at once.
 func (o *owner) handOver(consumer string) error {
-	if o.b.embedded != nil || !o.b.nc.IsConnected() {
+	if !o.b.nc.IsConnected() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(o.b.work, apiTimeout)
 	defer cancel()
-	s, err := o.b.js.Stream(ctx, o.b.names.logStream())
-	if err != nil {
+	held := o.holds.Load()
+	if err := o.release(ctx); err != nil || o.b.alone() {
 		return err
 	}
-	return s.UnpinConsumer(ctx, consumer, priorityGroup)
-}
-
-// resume finds what was consumed before. The message that was in hand when the
-// embedded server stopped is delivered at once, not after the ack wait: nobody
-// else can be working on it.
-func (o *owner) resume(ctx context.Context) error {
-	name := o.b.names.partitionConsumer(o.number)
-	c, err := o.b.js.Consumer(ctx, o.b.names.logStream(), name)
+	s, err := o.b.js.Stream(ctx, o.group.names.logStream())
 	if err != nil {
-		return wrapAsset(err, "consumer", name)
+		return classify(err)
 	}
-	info := c.CachedInfo()
-	defer o.begin()()
-	o.position = info.AckFloor.Stream
-	if o.b.embedded == nil || info.NumAckPending == 0 {
-		return nil
+	if held {
+		return s.UnpinConsumer(ctx, consumer, priorityGroup)
 	}
-	_, err = o.b.js.ResetConsumer(ctx, o.b.names.logStream(), name)
-	return wrapAsset(err, "consumer", name)
+	return nil
 }
 
 // handle works on one message and acknowledges it last.
@@ -112,7 +201,7 @@ func (o *owner) handle(msg jetstream.Msg) {
 	o.b.metrics.inputs.Add(1)
 	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data()}
 	r := &received{entry: e, deliveries: meta.NumDelivered}
-	if err = o.takeOver(lastValue(nats.Header(msg.Headers()), headerPin)); err == nil {
+	if err = o.takeOver(o.b.work, lastValue(nats.Header(msg.Headers()), headerPin)); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
 	if o.b.acknowledge(msg, r, err) {
@@ -120,24 +209,22 @@ func (o *owner) handle(msg jetstream.Msg) {
 	}
 }
 
-// takeOver drops what is in memory when the server has pinned the partition to
-// this process anew: another instance may have worked on it. An embedded
-// server has no other.
-func (o *owner) takeOver(pin string) error {
-	if pin == o.pin || o.b.embedded != nil {
-		return nil
-	}
-	o.forget()
-	err := o.b.ledger.scan(o.b.work, ">", func(k groupKey, r remembered) error {
-		if o.b.names.partition(k) == o.number && r.Open != o.b.open.has(k) {
-			o.b.open.set(k, r.Open, 0)
-		}
-		return nil
-	})
-	if err == nil {
+// takeOver claims the partition when the server has pinned it to this process
+// anew: another instance may have worked on it. A message with a pin of a time
+// that is over is another's by now.
+func (o *owner) takeOver(ctx context.Context, pin string) error {
+	switch {
+	case pin == o.lostPin && pin != "":
+		return errNotOurs
+	case o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()):
 		o.pin = pin
+		return nil
 	}
-	return err
+	if err := o.claim(ctx, true); err != nil {
+		return err
+	}
+	o.pin = pin
+	return nil
 }
 
 // stillWorking tells the server that a message is worked on, until the result

@@ -133,7 +133,7 @@ func (o *owner) appendJSON(ctx context.Context, step string, k groupKey, what ki
 		return err
 	}
 	err = o.b.write(step, func() error {
-		_, err := o.b.store.append(ctx, k, what, data, nil)
+		_, err := o.group.log.append(ctx, k, what, data, nil)
 		return err
 	})
 	if err != nil {

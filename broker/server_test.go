@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -42,9 +43,19 @@ func testContext(t *testing.T) context.Context {
 
 func testAssets(partitions int) assets {
 	return assets{
-		names: names{"leave", partitions}, maxMessage: defaultMessageBytes, pinTTL: time.Second, ackWait: time.Second,
-		eventMaxAge: time.Hour, tenants: []string{"acme", "globex"},
+		names: names{prefix: "leave", partitions: partitions}, maxMessage: defaultMessageBytes, pinTTL: time.Second, ackWait: time.Second,
+		eventMaxAge: time.Hour, tenants: []string{"acme", "globex"}, replicas: 1, mayMake: true,
 	}
+}
+
+// ensureAll makes or compares everything as a broker does at its start.
+func ensureAll(ctx context.Context, a assets, js jetstream.JetStream) (jetstream.KeyValue, error) {
+	kv, err := a.ensureLedger(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	return kv, errors.Join(a.ensureStream(ctx, js, a.eventConfig()),
+		a.ensureLog(ctx, js, func(int) (uint64, error) { return 0, nil }))
 }
 
 func contextCanceled() error {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -22,20 +23,38 @@ const (
 	publishAgain    = 50 * time.Millisecond
 )
 
+// journal is the log as the fold of a group needs it. A write is durable when
+// append returns nil, by the measure of the server; on any error its outcome is
+// unknown, but for errConflict: then nothing was written. Methods may be called
+// at once from many goroutines. store is the one on JetStream.
+type journal interface {
+	// append stores what the broker writes about a group and gives its sequence.
+	// With expectLast it is stored only if the last entry on its subject has that
+	// sequence, 0 for none.
+	append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error)
+	// readGroup gives every entry of a group from a sequence on, in order, at
+	// least up to what was stored when it was called.
+	readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error
+}
+
 var (
 	// errConflict: somebody else wrote first. What is in memory is out of date.
 	errConflict = errors.New("another writer was first")
 	// errUnavailable: the outcome of a read or write is not known, or the server
 	// refuses it for now.
 	errUnavailable = errors.New("NATS is unavailable")
+	// errBusy: another write on the same subject is under way; nothing was
+	// written. Only replicated streams say so.
+	errBusy = fmt.Errorf("%w: another write is under way", errUnavailable)
 	// errNoEntry: the log holds no such entry.
 	errNoEntry = errors.New("no entry")
 )
 
-// store reads and writes the log. Writes are durable when they return nil, by
-// the measure of the server. On any error the outcome is unknown, but for
-// errConflict: then nothing was written. Its methods may be called at once
-// from many goroutines.
+// codeBusyWrite is the server's error code behind errBusy, which has no name in
+// the client library.
+const codeBusyWrite = 10164
+
+// store is a stream of logs.
 type store struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
@@ -51,13 +70,40 @@ func classify(err error) error {
 		return nil
 	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return fmt.Errorf("%w: %v", errConflict, err)
+	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
+		return fmt.Errorf("%w: %v", errConflict, err)
+	case errors.As(err, &api) && api.ErrorCode == codeBusyWrite:
+		return errBusy
+	case errors.As(err, &api) && isFull(api):
+		return fmt.Errorf("%w: %v", errFull, err)
 	}
 	return fmt.Errorf("%w: %w", errUnavailable, err)
 }
 
-// append stores what the broker writes about a group and gives its sequence.
-// An output is stored only if the last one on its subject is the expected; nil
-// expects nothing.
+// busyAttempts and busyAgain bound the tries of a write that another one is in
+// the way of.
+const (
+	busyAttempts = 6
+	busyAgain    = 5 * time.Millisecond
+)
+
+// whileBusy tries a write again while another one is in its way. The pauses
+// double and are random, so that two writers do not meet again.
+func whileBusy(ctx context.Context, write func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := write()
+		if !errors.Is(err, errBusy) || attempt == busyAttempts {
+			return err
+		}
+		pause := busyAgain << attempt
+		select {
+		case <-time.After(pause/2 + rand.N(pause)):
+		case <-ctx.Done():
+			return classify(ctx.Err())
+		}
+	}
+}
+
 func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
@@ -65,28 +111,71 @@ func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, 
 	if expectLast != nil {
 		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(*expectLast))
 	}
-	ack, err := s.js.Publish(ctx, s.names.log(k, what), data, opts...)
-	if err != nil {
-		return 0, classify(err)
-	}
-	return ack.Sequence, nil
+	var seq uint64
+	err := whileBusy(ctx, func() error {
+		ack, err := s.js.Publish(ctx, s.names.log(k, what), data, opts...)
+		if err != nil {
+			return classify(err)
+		}
+		seq = ack.Sequence
+		return nil
+	})
+	return seq, err
 }
 
-// read gives every entry of a filter, from a sequence on, in order, up to what
-// is stored when the end is reached. It reads in batches straight from the
-// store, without a consumer.
+func (s *store) readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error {
+	return s.read(ctx, s.names.logOf(k), from, each)
+}
+
+// lagAgain is when to read again from replicas that lag behind their leader.
+const lagAgain = 20 * time.Millisecond
+
+// read gives every entry of a filter, from a sequence on, in order, at least up
+// to what was stored when it was called. It reads in batches straight from the
+// store, without a consumer. Any replica answers, and may lag behind: the leader
+// says how far there is to read.
 func (s *store) read(ctx context.Context, filter string, from uint64, each func(entry) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 6*apiTimeout)
 	defer cancel()
+	newest, err := s.readLast(ctx, filter)
+	if errors.Is(err, errNoEntry) || err == nil && newest.seq < from {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	for next := max(from, 1); ; {
 		more, last, err := s.readBatch(ctx, filter, next, each)
 		if err != nil {
 			return err
 		}
-		if !more {
+		next = max(next, last+1)
+		switch {
+		case more:
+		case next > newest.seq:
 			return nil
+		default:
+			// A replica lags, or what was the newest is purged.
+			if newest, err = s.readLast(ctx, filter); errors.Is(err, errNoEntry) {
+				return nil
+			}
+			if err == nil && next <= newest.seq {
+				err = pause(ctx, lagAgain)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		next = last + 1
+	}
+}
+
+// pause waits, unless the context ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return classify(ctx.Err())
 	}
 }
 
@@ -150,23 +239,39 @@ func (s *store) readBatch(ctx context.Context, filter string, from uint64, each 
 	}
 }
 
+// messageRequest asks the leader of a stream for one message: the last of a
+// subject, or the first of it from a sequence on.
+type messageRequest struct {
+	Seq     uint64 `json:"seq,omitempty"`
+	NextFor string `json:"next_by_subj,omitempty"`
+	LastFor string `json:"last_by_subj,omitempty"`
+}
+
 // readOne reads the first entry of a filter from a sequence on, from the
 // leader, and looks at no header.
 func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry, error) {
-	request, err := json.Marshal(struct {
-		Seq     uint64 `json:"seq"`
-		NextFor string `json:"next_by_subj"`
-	}{from, filter})
+	return readMessage(ctx, s.nc, s.api, s.names.logStream(), messageRequest{Seq: from, NextFor: filter})
+}
+
+// readLast reads the last entry of a filter, from the leader.
+func (s *store) readLast(ctx context.Context, filter string) (entry, error) {
+	return readMessage(ctx, s.nc, s.api, s.names.logStream(), messageRequest{LastFor: filter})
+}
+
+// readMessage reads one message of a stream from its leader; api is the prefix
+// of the JetStream API.
+func readMessage(ctx context.Context, nc *nats.Conn, api, stream string, q messageRequest) (entry, error) {
+	request, err := json.Marshal(q)
 	if err != nil {
 		return entry{}, err
 	}
-	m, err := s.nc.RequestWithContext(ctx, s.api+"STREAM.MSG.GET."+s.names.logStream(), request)
+	m, err := nc.RequestWithContext(ctx, api+"STREAM.MSG.GET."+stream, request)
 	if err != nil {
 		return entry{}, classify(err)
 	}
 	var reply struct {
 		Error *struct {
-			Code int `json:"code"`
+			ErrCode jetstream.ErrorCode `json:"err_code"`
 		} `json:"error"`
 		Message struct {
 			Subject string    `json:"subject"`
@@ -176,13 +281,17 @@ func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry,
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(m.Data, &reply); err != nil {
-		return entry{}, fmt.Errorf("%w: reading the log: %v", errUnavailable, err)
+		return entry{}, fmt.Errorf("%w: reading %s: %v", errUnavailable, stream, err)
 	}
-	if reply.Error != nil && reply.Error.Code == 404 {
+	switch {
+	case reply.Error == nil:
+	case reply.Error.ErrCode == jetstream.JSErrCodeMessageNotFound:
 		return entry{}, errNoEntry
+	case reply.Error.ErrCode == jetstream.JSErrCodeStreamNotFound:
+		return entry{}, fmt.Errorf("%w: %w", errUnavailable, jetstream.ErrStreamNotFound)
 	}
 	if reply.Error != nil || reply.Message.Seq == 0 {
-		return entry{}, fmt.Errorf("%w: reading the log after %d: no message", errUnavailable, from)
+		return entry{}, fmt.Errorf("%w: reading %s: %s", errUnavailable, stream, m.Data)
 	}
 	return entry{reply.Message.Seq, reply.Message.Time, reply.Message.Subject, reply.Message.Data}, nil
 }

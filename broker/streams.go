@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -29,29 +30,35 @@ type assets struct {
 	ackWait     time.Duration
 	eventMaxAge time.Duration
 	tenants     []string
+	replicas    int
+	mayMake     bool // otherwise everything has to be there
 }
 
-// ensure makes what does not exist and compares what does. What can be changed
-// safely is brought to the options' values; any other difference is an error
-// that names it.
-func (a assets) ensure(ctx context.Context, js jetstream.JetStream) (ledger jetstream.KeyValue, err error) {
+// ensureLog makes or compares the stream of the logs and its consumers. Those of
+// partitions begin after a position.
+func (a assets) ensureLog(ctx context.Context, js jetstream.JetStream, position func(partition int) (uint64, error)) error {
 	if err := a.ensureStream(ctx, js, a.logConfig()); err != nil {
-		return nil, err
-	}
-	if err := a.ensureStream(ctx, js, a.eventConfig()); err != nil {
-		return nil, err
+		return err
 	}
 	for p := range a.names.partitions {
-		if err := a.ensureConsumer(ctx, js, a.partitionConfig(p)); err != nil {
-			return nil, err
+		if err := a.ensurePartition(ctx, js, p, position); err != nil {
+			return err
 		}
 	}
 	for _, t := range a.tenants {
 		if err := a.ensureConsumer(ctx, js, a.removalsConfig(t)); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return a.ensureLedger(ctx, js)
+	return nil
+}
+
+func (a assets) ensurePartition(ctx context.Context, js jetstream.JetStream, p int, position func(partition int) (uint64, error)) error {
+	after, err := position(p)
+	if err != nil {
+		return err
+	}
+	return a.ensureConsumer(ctx, js, a.partitionConfig(p, after))
 }
 
 // logConfig is the stream of the logs of all groups. Nothing in it expires or
@@ -75,7 +82,7 @@ func (a assets) logConfig() jetstream.StreamConfig {
 		MaxBytes:          -1,
 		MaxMsgsPerSubject: -1,
 		MaxConsumers:      -1,
-		Replicas:          1,
+		Replicas:          a.replicas,
 		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: source, Destination: destination},
 		RePublish:         &jetstream.RePublish{Source: liveSource, Destination: liveDestination},
 	}
@@ -97,15 +104,18 @@ func (a assets) eventConfig() jetstream.StreamConfig {
 		MaxMsgsPerSubject: -1,
 		MaxConsumers:      -1,
 		MaxMsgSize:        -1,
-		Replicas:          1,
+		Replicas:          a.replicas,
 	}
 }
 
-// ensureStream makes a stream or compares it. The sizes and times of a stream
-// may change; what it stores, and how, may not.
+// ensureStream makes a stream or compares it. Its sizes, times and tenants are
+// brought to the options' values; any other difference is an error.
 func (a assets) ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
 	s, err := js.Stream(ctx, want.Name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if isNotFound(err) {
+		if !a.mayMake {
+			return missingAsset("stream", want.Name, want)
+		}
 		_, err = js.CreateStream(ctx, want)
 		return wrapAsset(err, "stream", want.Name)
 	}
@@ -113,16 +123,45 @@ func (a assets) ensureStream(ctx context.Context, js jetstream.JetStream, want j
 		return wrapAsset(err, "stream", want.Name)
 	}
 	have := s.CachedInfo().Config
-	if err := refuseDifferences("stream", want.Name, []difference{
+	if err := a.compareStream(have, want); err != nil {
+		return err
+	}
+	if len(changeable(have, want)) == 0 {
+		return nil
+	}
+	if !a.mayMake {
+		return refuseDifferences("stream", want.Name, changeable(have, want))
+	}
+	have.Subjects, have.MaxAge, have.MaxMsgSize, have.Duplicates = want.Subjects, want.MaxAge, want.MaxMsgSize, want.Duplicates
+	_, err = js.UpdateStream(ctx, have)
+	return wrapAsset(err, "stream", want.Name)
+}
+
+// changeable are the differences that may be changed while the stream is in
+// use.
+func changeable(have, want jetstream.StreamConfig) []difference {
+	return differences([]difference{
 		{"subjects", sorted(have.Subjects), sorted(want.Subjects)},
+		{"max_age", have.MaxAge, want.MaxAge},
+		{"max_msg_size", have.MaxMsgSize, want.MaxMsgSize},
+		{"duplicate_window", have.Duplicates, want.Duplicates},
+	})
+}
+
+// compareStream refuses what a stream stores, and how, where it is not what the
+// broker needs.
+func (a assets) compareStream(have, want jetstream.StreamConfig) error {
+	return refuseDifferences("stream", want.Name, []difference{
 		{"retention", have.Retention, want.Retention},
 		{"storage", have.Storage, want.Storage},
 		{"discard", have.Discard, want.Discard},
+		{"num_replicas", have.Replicas, want.Replicas},
 		{"max_msgs", have.MaxMsgs, want.MaxMsgs},
 		{"max_msgs_per_subject", have.MaxMsgsPerSubject, want.MaxMsgsPerSubject},
 		{"max_age of the log", logAge(a, have), logAge(a, want)},
 		{"allow_direct", have.AllowDirect, want.AllowDirect},
 		{"deny_delete", have.DenyDelete, want.DenyDelete},
+		{"deny_purge", have.DenyPurge, want.DenyPurge},
 		{"allow_rollup_hdrs", have.AllowRollup, want.AllowRollup},
 		{"allow_msg_ttl", have.AllowMsgTTL, want.AllowMsgTTL},
 		{"subject_transform", deref(have.SubjectTransform), deref(want.SubjectTransform)},
@@ -130,15 +169,11 @@ func (a assets) ensureStream(ctx context.Context, js jetstream.JetStream, want j
 		{"mirror or sources", have.Mirror != nil || len(have.Sources) > 0, false},
 		{"sealed", have.Sealed, false},
 		{"no_ack", have.NoAck, false},
-	}); err != nil {
-		return err
-	}
-	if have.MaxAge == want.MaxAge && have.MaxMsgSize == want.MaxMsgSize && have.Duplicates == want.Duplicates {
-		return nil
-	}
-	have.MaxAge, have.MaxMsgSize, have.Duplicates = want.MaxAge, want.MaxMsgSize, want.Duplicates
-	_, err = js.UpdateStream(ctx, have)
-	return wrapAsset(err, "stream", want.Name)
+	})
+}
+
+func isNotFound(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrBucketNotFound)
 }
 
 // logAge is the age limit of the log; that of the events may change.
@@ -150,12 +185,13 @@ func logAge(a assets, c jetstream.StreamConfig) time.Duration {
 }
 
 // partitionConfig is the consumer that one instance at a time reads a
-// partition with, one message after the other.
-func (a assets) partitionConfig(p int) jetstream.ConsumerConfig {
+// partition with, one message after the other, beginning after a position.
+func (a assets) partitionConfig(p int, after uint64) jetstream.ConsumerConfig {
 	return jetstream.ConsumerConfig{
 		Durable:        a.names.partitionConsumer(p),
 		FilterSubjects: a.names.partitionFilters(p),
-		DeliverPolicy:  jetstream.DeliverAllPolicy,
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:    after + 1,
 		AckPolicy:      jetstream.AckExplicitPolicy,
 		MaxAckPending:  1,
 		MaxDeliver:     -1,
@@ -186,7 +222,10 @@ func (a assets) removalsConfig(tenant string) jetstream.ConsumerConfig {
 // times of a partition's change.
 func (a assets) ensureConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) error {
 	c, err := js.Consumer(ctx, a.names.logStream(), want.Durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if isNotFound(err) {
+		if !a.mayMake {
+			return missingAsset("consumer", want.Durable, want)
+		}
 		_, err = js.CreateConsumer(ctx, a.names.logStream(), want)
 		return wrapAsset(err, "consumer", want.Durable)
 	}
@@ -194,9 +233,27 @@ func (a assets) ensureConsumer(ctx context.Context, js jetstream.JetStream, want
 		return wrapAsset(err, "consumer", want.Durable)
 	}
 	have := c.CachedInfo().Config
-	if err := refuseDifferences("consumer", want.Durable, []difference{
+	if err := compareConsumer(have, want); err != nil {
+		return err
+	}
+	times := differences([]difference{{"ack_wait", have.AckWait, want.AckWait}, {"priority_timeout", have.PinnedTTL, want.PinnedTTL}})
+	if isPartition := want.MaxAckPending == 1; !isPartition || len(times) == 0 {
+		return nil
+	}
+	if !a.mayMake {
+		return refuseDifferences("consumer", want.Durable, times)
+	}
+	have.AckWait, have.PinnedTTL = want.AckWait, want.PinnedTTL
+	_, err = js.UpdateConsumer(ctx, a.names.logStream(), have)
+	return wrapAsset(err, "consumer", want.Durable)
+}
+
+// compareConsumer refuses a consumer that does not deliver as the broker needs.
+// Where it began does not matter: its owner goes back to the last checkpoint.
+func compareConsumer(have, want jetstream.ConsumerConfig) error {
+	return refuseDifferences("consumer", want.Durable, []difference{
 		{"filter_subjects", sorted(filters(have)), sorted(filters(want))},
-		{"deliver_policy", have.DeliverPolicy, want.DeliverPolicy},
+		{"deliver_policy", deliversAll(have), true},
 		{"ack_policy", have.AckPolicy, want.AckPolicy},
 		{"max_deliver", have.MaxDeliver, want.MaxDeliver},
 		{"priority_policy", have.PriorityPolicy, want.PriorityPolicy},
@@ -204,16 +261,13 @@ func (a assets) ensureConsumer(ctx context.Context, js jetstream.JetStream, want
 		{"one message at a time", have.MaxAckPending == 1, want.MaxAckPending == 1},
 		{"headers_only", have.HeadersOnly, false},
 		{"sample_freq", have.SampleFrequency, want.SampleFrequency},
-	}); err != nil {
-		return err
-	}
-	isPartition := want.MaxAckPending == 1
-	if !isPartition || have.AckWait == want.AckWait && have.PinnedTTL == want.PinnedTTL {
-		return nil
-	}
-	have.AckWait, have.PinnedTTL = want.AckWait, want.PinnedTTL
-	_, err = js.UpdateConsumer(ctx, a.names.logStream(), have)
-	return wrapAsset(err, "consumer", want.Durable)
+	})
+}
+
+// deliversAll says whether a consumer began at the first message or after a
+// checkpoint.
+func deliversAll(c jetstream.ConsumerConfig) bool {
+	return c.DeliverPolicy == jetstream.DeliverAllPolicy || c.DeliverPolicy == jetstream.DeliverByStartSequencePolicy
 }
 
 func filters(c jetstream.ConsumerConfig) []string {
@@ -227,11 +281,15 @@ func filters(c jetstream.ConsumerConfig) []string {
 func (a assets) ensureLedger(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
 	name := a.names.ledgerBucket()
 	kv, err := js.KeyValue(ctx, name)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+	if isNotFound(err) {
+		cfg := jetstream.KeyValueConfig{
 			Bucket: name, Description: "leavebroker: what is remembered of each group",
-			History: 1, Storage: jetstream.FileStorage, Replicas: 1,
-		})
+			History: 1, Storage: jetstream.FileStorage, Replicas: a.replicas,
+		}
+		if !a.mayMake {
+			return nil, missingAsset("bucket", name, cfg)
+		}
+		kv, err = js.CreateKeyValue(ctx, cfg)
 		return kv, wrapAsset(err, "bucket", name)
 	}
 	if err != nil {
@@ -244,7 +302,34 @@ func (a assets) ensureLedger(ctx context.Context, js jetstream.JetStream) (jetst
 	return kv, refuseDifferences("bucket", name, []difference{
 		{"history", status.History(), int64(1)},
 		{"ttl", status.TTL(), time.Duration(0)},
+		{"num_replicas", status.Config().Replicas, a.replicas},
 	})
+}
+
+// inspectStream compares a stream, and changes nothing.
+func (a assets) inspectStream(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) error {
+	s, err := js.Stream(ctx, want.Name)
+	if err != nil {
+		return wrapAsset(err, "stream", want.Name)
+	}
+	have := s.CachedInfo().Config
+	return errors.Join(a.compareStream(have, want), refuseDifferences("stream", want.Name, changeable(have, want)))
+}
+
+// inspectConsumer compares a consumer, and changes nothing.
+func (a assets) inspectConsumer(ctx context.Context, js jetstream.JetStream, want jetstream.ConsumerConfig) error {
+	c, err := js.Consumer(ctx, a.names.logStream(), want.Durable)
+	if err != nil {
+		return wrapAsset(err, "consumer", want.Durable)
+	}
+	return compareConsumer(c.CachedInfo().Config, want)
+}
+
+// inspectLedger compares the bucket of the ledger, and changes nothing.
+func (a assets) inspectLedger(ctx context.Context, js jetstream.JetStream) error {
+	a.mayMake = false
+	_, err := a.ensureLedger(ctx, js)
+	return err
 }
 
 // AssetError tells how something that exists on the server differs from what
@@ -255,7 +340,7 @@ type AssetError struct {
 }
 
 func (e *AssetError) Error() string {
-	s := fmt.Sprintf("%s %q exists and differs", e.Kind, e.Name)
+	s := fmt.Sprintf("%s %q is not as the broker needs it", e.Kind, e.Name)
 	for _, d := range e.Differences {
 		s += "; " + d
 	}
@@ -267,17 +352,29 @@ type difference struct {
 	have, want any
 }
 
+// differences are those fields that differ.
+func differences(fields []difference) []difference {
+	return slices.DeleteFunc(fields, func(d difference) bool { return reflect.DeepEqual(d.have, d.want) })
+}
+
 func refuseDifferences(kind, name string, fields []difference) error {
 	var found []string
-	for _, d := range fields {
-		if !reflect.DeepEqual(d.have, d.want) {
-			found = append(found, fmt.Sprintf("%s: is %v, must be %v", d.field, d.have, d.want))
-		}
+	for _, d := range differences(fields) {
+		found = append(found, fmt.Sprintf("%s: is %v, must be %v", d.field, d.have, d.want))
 	}
 	if found == nil {
 		return nil
 	}
 	return &AssetError{kind, name, found}
+}
+
+// missingAsset refuses to go on without something that the broker may not make.
+func missingAsset(kind, name string, config any) error {
+	b, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	return &AssetError{kind, name, []string{fmt.Sprintf("does not exist, and may not be made (nats.create_assets): make it as %s", b)}}
 }
 
 func wrapAsset(err error, kind, name string) error {

@@ -14,13 +14,13 @@ func TestAssetsAreMadeOnceAndCompared(t *testing.T) {
 	ctx := testContext(t)
 	a := testAssets(4)
 	for range 2 {
-		if _, err := a.ensure(ctx, js); err != nil {
+		if _, err := ensureAll(ctx, a, js); err != nil {
 			t.Fatal(err)
 		}
 	}
 	// What may change, changes.
 	a.ackWait, a.pinTTL, a.eventMaxAge, a.maxMessage = 2*time.Second, 2*time.Second, 2*time.Hour, 1<<19
-	if _, err := a.ensure(ctx, js); err != nil {
+	if _, err := ensureAll(ctx, a, js); err != nil {
 		t.Fatal(err)
 	}
 	c, err := js.Consumer(ctx, a.names.logStream(), a.names.partitionConsumer(3))
@@ -47,7 +47,7 @@ func TestAssetDifferencesAreRefused(t *testing.T) {
 	}{
 		"partitions": {func(a assets) error {
 			a.names.partitions = 8
-			_, err := a.ensure(testContext(t), js)
+			_, err := ensureAll(testContext(t), a, js)
 			return err
 		}, "subject_transform"},
 		"expiry": {func(a assets) error {
@@ -66,11 +66,11 @@ func TestAssetDifferencesAreRefused(t *testing.T) {
 			if err := a.ensureStream(testContext(t), js, a.logConfig()); err != nil {
 				return err
 			}
-			cfg := a.partitionConfig(1)
+			cfg := a.partitionConfig(1, 0)
 			cfg.FilterSubjects, cfg.MaxAckPending = cfg.FilterSubjects[1:], 10
 			_, err := js.CreateConsumer(testContext(t), a.names.logStream(), cfg)
 			return err
-		}, `consumer "partition-0001" exists and differs; filter_subjects`},
+		}, `consumer "partition-0001" is not as the broker needs it; filter_subjects`},
 		"bucket": {func(a assets) error {
 			_, err := js.CreateKeyValue(testContext(t), jetstream.KeyValueConfig{Bucket: a.names.ledgerBucket(), History: 5})
 			return err
@@ -82,7 +82,7 @@ func TestAssetDifferencesAreRefused(t *testing.T) {
 			if err := test.before(a); err != nil {
 				t.Fatal(err)
 			}
-			_, err := a.ensure(testContext(t), js)
+			_, err := ensureAll(testContext(t), a, js)
 			var differs *AssetError
 			if !errors.As(err, &differs) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)

@@ -97,10 +97,28 @@ func parseGroupKey(s string) (groupKey, error) {
 	return groupKey{tenant, group}, nil
 }
 
-// names builds and parses everything that has a name on the server.
+// names builds and parses everything that has a name on the server, for one
+// stream of logs.
 type names struct {
 	prefix     string
 	partitions int
+	// dedicated is the tenant that has the stream to itself; empty for the
+	// stream that the others share.
+	dedicated string
+	// sharing are those others, named only where some tenant has a stream of its
+	// own; empty: all tenants share.
+	sharing []string
+}
+
+// tenantTokens are the tenants of the stream as tokens of its subjects.
+func (n names) tenantTokens() []string {
+	switch {
+	case n.dedicated != "":
+		return []string{n.dedicated}
+	case len(n.sharing) > 0:
+		return n.sharing
+	}
+	return []string{"*"}
 }
 
 // priorityGroup is the one priority group of the partitions' consumers.
@@ -116,9 +134,15 @@ func (n names) partition(k groupKey) int {
 	return int(h.Sum32() % uint32(n.partitions))
 }
 
-func (n names) logStream() string                     { return n.prefix + "-log" }
+func (n names) logStream() string {
+	if n.dedicated != "" {
+		return n.prefix + "-log-" + n.dedicated
+	}
+	return n.prefix + "-log"
+}
 func (n names) eventStream() string                   { return n.prefix + "-events" }
 func (n names) ledgerBucket() string                  { return n.prefix + "-ledger" }
+func (n names) instances() string                     { return n.prefix + ".instances" }
 func (n names) partitionConsumer(p int) string        { return fmt.Sprintf("partition-%04d", p) }
 func (n names) removalsConsumer(tenant string) string { return "removals-" + tenant }
 
@@ -130,8 +154,10 @@ func (n names) in(k groupKey, what kind) string {
 // inputs are the subjects by which the stream takes inputs.
 func (n names) inputs() []string {
 	var subjects []string
-	for _, k := range inputKinds {
-		subjects = append(subjects, n.prefix+".in.*.*."+string(k))
+	for _, tenant := range n.tenantTokens() {
+		for _, k := range inputKinds {
+			subjects = append(subjects, n.prefix+".in."+tenant+".*."+string(k))
+		}
 	}
 	return subjects
 }
@@ -156,11 +182,16 @@ func (n names) logOfPartition(p int) string { return fmt.Sprintf("%s.log.%d.>", 
 // logOfAll is the filter of everything stored.
 func (n names) logOfAll() string { return n.prefix + ".log.>" }
 
+// logOfTenant is the filter of everything stored about a tenant.
+func (n names) logOfTenant(tenant string) string { return n.prefix + ".log.*." + tenant + ".>" }
+
 // owned are the subjects by which the stream takes what the broker writes.
 func (n names) owned() []string {
 	var subjects []string
-	for _, k := range ownKinds {
-		subjects = append(subjects, n.prefix+".log.*.*.*."+string(k))
+	for _, tenant := range n.tenantTokens() {
+		for _, k := range ownKinds {
+			subjects = append(subjects, n.prefix+".log.*."+tenant+".*."+string(k))
+		}
 	}
 	return subjects
 }

@@ -44,7 +44,7 @@ func TestGroupToken(t *testing.T) {
 }
 
 func TestSubjectsParse(t *testing.T) {
-	n := names{"leave", 64}
+	n := names{prefix: "leave", partitions: 64}
 	k := groupKey{"acme", GroupToken([]byte("group 1"))}
 	for _, what := range append(append([]kind{}, inputKinds...), ownKinds...) {
 		gotKey, gotKind, err := n.parseLog(n.log(k, what))
@@ -82,7 +82,7 @@ func TestSubjectsParse(t *testing.T) {
 }
 
 func FuzzParseLog(f *testing.F) {
-	n := names{"leave", 64}
+	n := names{prefix: "leave", partitions: 64}
 	f.Add(n.log(groupKey{"acme", GroupToken(nil)}, kindIntent))
 	f.Add(n.log(groupKey{"a-b_c", GroupToken([]byte("x"))}, kindRemoval))
 	f.Add("leave.log.0.a.=.intent")
@@ -149,7 +149,7 @@ func TestLogSubjects(t *testing.T) {
 	_, js, nc := testServer(t)
 	ctx := testContext(t)
 	a := testAssets(4)
-	if _, err := a.ensure(ctx, js); err != nil {
+	if _, err := ensureAll(ctx, a, js); err != nil {
 		t.Fatal(err)
 	}
 	k := groupKey{"acme", GroupToken([]byte("g"))}

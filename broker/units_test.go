@@ -121,14 +121,14 @@ func TestLedgerIsBounded(t *testing.T) {
 
 // Of two writers of the ledger, the second learns that it is late.
 func TestLedgerComparesAndSwaps(t *testing.T) {
-	_, js, _ := testServer(t)
+	_, js, nc := testServer(t)
 	ctx := testContext(t)
 	a := testAssets(1)
-	kv, err := a.ensure(ctx, js)
+	kv, err := ensureAll(ctx, a, js)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, k := ledger{kv}, groupKey{"acme", "Zw"}
+	l, k := records{kv: kv, nc: nc, api: "$JS.API."}, groupKey{"acme", "Zw"}
 	none, err := l.get(ctx, k)
 	if err != nil || none.rev != 0 {
 		t.Fatalf("%+v %v", none, err)

@@ -14,7 +14,7 @@ func (b *Broker) view(ctx context.Context, k groupKey, t *tenant) (*intents.Stat
 		return nil, err
 	}
 	g := newGroup(k, t, id)
-	if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+	if s := b.owner(k).peek(k); s != nil {
 		g.state = s
 	}
 	err = b.readLog(ctx, k, g.state.Position()+1, func(r *received) error {
@@ -36,7 +36,7 @@ func (b *Broker) receipt(ctx context.Context, t *tenant, id string, groupID []by
 		return k, r, found, err
 	}
 	// What an event has told may still be in hand.
-	for _, o := range b.owners {
+	for _, o := range b.owners() {
 		o.begin()()
 	}
 	return b.searchReceipt(ctx, t, id)
@@ -69,7 +69,7 @@ func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k gro
 		if k.tenant != t.Name {
 			continue
 		}
-		if s := b.owners[b.names.partition(k)].peek(k); s != nil {
+		if s := b.owner(k).peek(k); s != nil {
 			if _, ok := s.Intent(id); !ok {
 				continue
 			}
@@ -83,7 +83,7 @@ func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k gro
 			return k, r, true, nil
 		}
 	}
-	err = b.ledger.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
+	err = b.records.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
 		if record, ok := m.find(id); ok && !found {
 			k, r, found = at, record, true
 		}

@@ -122,6 +122,9 @@ func (w *world) restart() {
 	w.start()
 }
 
+// store is that of the tenant's log.
+func (w *world) store() *store { return w.broker.byTenant[testTenant].store }
+
 func (w *world) key() groupKey { return groupKey{testTenant, GroupToken(w.groupID)} }
 
 // publish stores an input and gives its sequence.
@@ -193,7 +196,7 @@ func ofType(typ, reason string) func(event) bool {
 func (w *world) outputs() []intents.Output {
 	w.t.Helper()
 	var outputs []intents.Output
-	err := w.broker.store.read(testContext(w.t), w.broker.names.log(w.key(), kindRemoval), 1, func(e entry) error {
+	err := w.store().read(testContext(w.t), w.store().names.log(w.key(), kindRemoval), 1, func(e entry) error {
 		var out intents.Output
 		outputs = append(outputs, out)
 		return json.Unmarshal(e.data, &outputs[len(outputs)-1])
@@ -462,7 +465,7 @@ func (w *world) noWork() {
 	w.t.Helper()
 	for p := range w.opts.Partitions {
 		w.eventually("the partition is consumed", func() bool {
-			c := must[jetstream.Consumer](w.t)(w.js.Consumer(testContext(w.t), w.broker.names.logStream(), w.broker.names.partitionConsumer(p)))
+			c := must[jetstream.Consumer](w.t)(w.js.Consumer(testContext(w.t), w.store().names.logStream(), w.store().names.partitionConsumer(p)))
 			info := c.CachedInfo()
 			return info.NumPending == 0 && info.NumAckPending == 0
 		})

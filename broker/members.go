@@ -1,0 +1,175 @@
+package broker
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+)
+
+// Instances tell each other that they live, and spread the partitions among
+// themselves by rendezvous hashing: the instance that ranks first for a
+// partition works on it, the second stands by. A wrong view of who lives costs
+// balance, never correctness (see ownership.go).
+
+// beatsPerTTL is how many times an instance says that it lives in the time
+// after which it is taken for dead.
+const beatsPerTTL = 6
+
+// heartbeat is what an instance says of itself on P.instances.
+type heartbeat struct {
+	Instance string `json:"instance"`
+	Leaving  bool   `json:"leaving,omitempty"` // it is about to end in order
+}
+
+// members are the instances that live, as far as this one hears.
+type members struct {
+	self string
+	ttl  time.Duration
+
+	mu      sync.Mutex
+	seen    map[string]time.Time // others, and when they were last heard; guarded by mu
+	live    []string             // with self, sorted; guarded by mu
+	changed chan struct{}        // closed when live changes; guarded by mu
+}
+
+func newMembers(self string, ttl time.Duration) *members {
+	return &members{self: self, ttl: ttl, seen: map[string]time.Time{}, live: []string{self}, changed: make(chan struct{})}
+}
+
+// view gives the instances that live, this one included, and a channel that is
+// closed when that changes.
+func (m *members) view() (live []string, changed <-chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.live, m.changed
+}
+
+// isLive says whether an instance lives.
+func (m *members) isLive(instance string) bool {
+	live, _ := m.view()
+	return slices.Contains(live, instance)
+}
+
+// hear takes a heartbeat, and says whether its sender was not known to live.
+func (m *members) hear(h heartbeat, now time.Time) (isNew bool) {
+	if h.Instance == m.self || h.Instance == "" {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, known := m.seen[h.Instance]
+	if h.Leaving {
+		delete(m.seen, h.Instance)
+	} else {
+		m.seen[h.Instance] = now
+	}
+	m.refresh(now)
+	return !known && !h.Leaving
+}
+
+// expire forgets those who were silent for too long.
+func (m *members) expire(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refresh(now)
+}
+
+// refresh brings live up to date. The caller holds mu.
+func (m *members) refresh(now time.Time) {
+	live := []string{m.self}
+	for instance, at := range m.seen {
+		if now.Sub(at) > m.ttl {
+			delete(m.seen, instance)
+			continue
+		}
+		live = append(live, instance)
+	}
+	slices.Sort(live)
+	if !slices.Equal(live, m.live) {
+		m.live = live
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+}
+
+// rank is the place of an instance among those that live, by their weights for
+// a partition: 0 is the first.
+func rank(stream string, partition int, instance string, live []string) int {
+	own, place := weight(stream, partition, instance), 0
+	for _, other := range live {
+		if other == instance {
+			continue
+		}
+		if w := weight(stream, partition, other); w > own || w == own && other < instance {
+			place++
+		}
+	}
+	return place
+}
+
+func weight(stream string, partition int, instance string) uint64 {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%s", stream, partition, instance))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// joinMembers listens to the heartbeats of others and sends the first of its
+// own, which others answer.
+func (b *Broker) joinMembers() error {
+	if b.alone() {
+		return nil
+	}
+	_, err := b.nc.Subscribe(b.names.instances(), func(m *nats.Msg) {
+		var h heartbeat
+		if json.Unmarshal(m.Data, &h) == nil && b.members.hear(h, time.Now()) {
+			b.log.Info("another instance is here", zap.String("instance", h.Instance))
+			b.sendHeartbeat(false)
+		}
+	})
+	if err != nil {
+		return classify(err)
+	}
+	b.sendHeartbeat(false)
+	return nil
+}
+
+// keepMembers sends heartbeats until the context ends; then the last one is
+// left to leaveMembers.
+func (b *Broker) keepMembers(ctx context.Context) error {
+	if b.alone() {
+		return nil
+	}
+	tick := time.NewTicker(b.members.ttl / beatsPerTTL)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			b.sendHeartbeat(false)
+			b.members.expire(time.Now())
+		}
+	}
+}
+
+// sendHeartbeat is best effort: the next one follows.
+func (b *Broker) sendHeartbeat(leaving bool) {
+	data, err := json.Marshal(heartbeat{Instance: b.opts.Instance, Leaving: leaving})
+	if err == nil {
+		err = b.nc.Publish(b.names.instances(), data)
+	}
+	if err != nil {
+		b.log.Debug("a heartbeat is not sent", zap.Error(err))
+	}
+}
+
+// alone says that no other instance can serve these logs: the server is in
+// this process, and its store is locked.
+func (b *Broker) alone() bool { return b.embedded != nil }

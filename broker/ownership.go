@@ -1,0 +1,322 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// An owner record in the ledger says which instance works on a partition, and
+// how far it came. The server gives each message to one instance at a time (the
+// pinned client), but that is no lock: an instance that was frozen may wake and
+// go on. What keeps two instances from harm is that every output and every
+// ledger entry is written by compare-and-swap, and that all that is decided is a
+// function of the log. The record tells an instance that it has lost a
+// partition, keeps its timers and questions to one instance, and orders what the
+// ledger says: whoever writes the record waits until it has read it back, and has
+// then seen every entry written before.
+//
+// The record is a checkpoint too. Consumers and ledger are other streams of the
+// server than the log: at a power loss without synchronous writes, each may lose
+// another stretch of its end, and a consumer may be further on than what followed
+// from its messages. All entries of the ledger that inputs up to the record's
+// position led to are before the record in the same stream. So the next owner
+// goes back to the position, if the consumer is beyond it; and the outputs of
+// open groups are looked at when a partition is taken over.
+
+// ownerVersion is the version of the stored form of an ownerRecord.
+const ownerVersion = 1
+
+// ownerRecord is the entry of a partition in the ledger, as JSON, under
+// _owner.<tenant of a dedicated stream, or _>.<partition>.
+type ownerRecord struct {
+	Version  int       `json:"version"`
+	Instance string    `json:"instance"`
+	Since    time.Time `json:"since"`
+	Position uint64    `json:"position"`           // inputs up to here are done with
+	Released bool      `json:"released,omitempty"` // the instance left the partition in order
+}
+
+const ownerKeyPrefix = "_owner."
+
+// ownerKey is the key of a partition's record.
+func (n names) ownerKey(partition int) string {
+	stream := n.dedicated
+	if stream == "" {
+		stream = nowhere
+	}
+	return fmt.Sprintf("%s%s.%d", ownerKeyPrefix, stream, partition)
+}
+
+func decodeOwner(b []byte) (ownerRecord, error) {
+	var r ownerRecord
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, err
+	}
+	if r.Version != ownerVersion {
+		return r, &versionError{r.Version, ownerVersion}
+	}
+	return r, nil
+}
+
+const (
+	// checkpointEvery is how often the records of partitions that went on are
+	// written. After a crash as much is done again.
+	checkpointEvery = time.Second
+	// lookAgain is when an owner looks again at what it may have missed.
+	lookAgain = 10 * time.Second
+)
+
+// observe is given what the ledger says of the partition, in order.
+func (o *owner) observe(r ownerRecord, rev uint64) {
+	o.recMu.Lock()
+	if rev <= o.seenRev {
+		o.recMu.Unlock()
+		return
+	}
+	o.seen, o.seenRev = r, rev
+	close(o.seenMore)
+	o.seenMore = make(chan struct{})
+	lost := o.holds.Load() && r.Instance != o.b.opts.Instance
+	if lost {
+		o.holds.Store(false)
+	}
+	o.recMu.Unlock()
+	if lost {
+		o.b.background.Go(func() { o.lose(r) })
+	}
+	o.poke()
+}
+
+// poke makes the owner look at its rank and record again.
+func (o *owner) poke() {
+	select {
+	case o.poked <- struct{}{}:
+	default:
+	}
+}
+
+// lose drops everything of a partition that another instance has taken.
+func (o *owner) lose(to ownerRecord) {
+	defer o.begin()()
+	if o.holds.Load() {
+		return // claimed again meanwhile
+	}
+	o.b.metrics.fenced.Add(1)
+	o.b.log.Warn("a partition was taken by another instance, as this one stood still or was cut off",
+		zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number), zap.String("owner", to.Instance))
+	o.letGo()
+}
+
+// letGo drops what is in memory. The caller holds work.
+func (o *owner) letGo() {
+	o.pin, o.lostPin = "", o.pin
+	o.forget()
+}
+
+// awaitRevision waits until the ledger has been read up to a revision of the
+// partition's record.
+func (o *owner) awaitRevision(ctx context.Context, rev uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	for {
+		o.recMu.Lock()
+		seen, more := o.seenRev, o.seenMore
+		o.recMu.Unlock()
+		if seen >= rev {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: the ledger is not read up to revision %d", errUnavailable, rev)
+		}
+	}
+}
+
+// isFree says whether nobody who lives works on the partition.
+func (o *owner) isFree() bool {
+	o.recMu.Lock()
+	r, rev := o.seen, o.seenRev
+	o.recMu.Unlock()
+	return rev == 0 || r.Released || r.Instance == o.b.opts.Instance || !o.b.members.isLive(r.Instance)
+}
+
+// errReset: the consumer begins again before the message in hand.
+var errReset = errors.New("the consumer was reset")
+
+// claim makes this instance the owner of the partition, and gives errReset if
+// the consumer goes back: then messages come again, and the one in hand, if any,
+// is not worked on. The caller holds work.
+func (o *owner) claim(ctx context.Context, inHand bool) error {
+	old, rev, err := o.b.records.owner(ctx, o.group.names.ownerKey(o.number))
+	if err != nil {
+		return err
+	}
+	name := o.group.names.partitionConsumer(o.number)
+	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
+	if err != nil {
+		return wrapAsset(classify(err), "consumer", name)
+	}
+	info := c.CachedInfo()
+	floor := info.AckFloor.Stream
+	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(old.Position, floor)}
+	if err := o.writeRecord(ctx, next, rev); err != nil {
+		return err
+	}
+	if err := o.awaitRevision(ctx, o.term); err != nil {
+		return err
+	}
+	o.forget()
+	o.position = next.Position
+	o.holds.Store(true)
+	o.heldSince.Store(time.Now().UnixNano())
+	o.b.log.Debug("a partition is taken", zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number),
+		zap.String("from", old.Instance), zap.Uint64("position", next.Position), zap.Uint64("ack_floor", floor))
+	o.b.background.Go(func() { o.wakeOpen(o.b.work) })
+	if next.Position == floor && (inHand || info.NumAckPending == 0) {
+		return nil
+	}
+	// What the last owner had in hand is delivered at once, not after the ack wait.
+	if _, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, next.Position+1); err != nil {
+		return wrapAsset(classify(err), "consumer", name)
+	}
+	return errReset
+}
+
+// writeRecord writes the record in place of a revision. The caller holds work.
+func (o *owner) writeRecord(ctx context.Context, r ownerRecord, rev uint64) error {
+	return o.b.write("owner", func() error {
+		next, err := o.b.records.putOwner(ctx, o.group.names.ownerKey(o.number), r, rev)
+		if err == nil {
+			o.term, o.recorded = next, r
+		}
+		return err
+	})
+}
+
+// checkpoint writes down how far the partition is.
+func (o *owner) checkpoint(ctx context.Context) error {
+	defer o.begin()()
+	if !o.holds.Load() || o.position == o.recorded.Position {
+		return nil
+	}
+	r := o.recorded
+	r.Position = o.position
+	return o.writeRecord(ctx, r, o.term)
+}
+
+// release gives the partition up in order: whoever takes it goes on at once.
+func (o *owner) release(ctx context.Context) error {
+	defer o.begin()()
+	if !o.holds.Swap(false) {
+		return nil
+	}
+	r := o.recorded
+	r.Position, r.Released = o.position, true
+	err := o.writeRecord(ctx, r, o.term)
+	o.letGo()
+	return err
+}
+
+// runCheckpoints writes checkpoints until the context ends.
+func (b *Broker) runCheckpoints(ctx context.Context) error {
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, o := range b.owners() {
+			if err := o.checkpoint(b.work); err != nil && ctx.Err() == nil {
+				b.log.Warn("a checkpoint is not written", zap.Int("partition", o.number), zap.Error(err))
+			}
+		}
+	}
+}
+
+// watchLedger reads the ledger, and goes on reading what instances write into
+// it until the context ends. It returns when all that is there is read.
+func (b *Broker) watchLedger(ctx context.Context) error {
+	w, err := b.records.kv.Watch(ctx, ">")
+	if err != nil {
+		return classify(err)
+	}
+	read := make(chan struct{})
+	b.background.Go(func() {
+		defer w.Stop()
+		all := sync.OnceFunc(func() { close(read) })
+		for {
+			select {
+			case <-b.work.Done():
+				return
+			case v, ok := <-w.Updates():
+				switch {
+				case !ok:
+					b.log.Error("the watch of the ledger ended; it is not read any more")
+					return
+				case v == nil:
+					all()
+				default:
+					b.readLedger(v)
+				}
+			}
+		}
+	})
+	select {
+	case <-read:
+		return nil
+	case <-ctx.Done():
+		return classify(ctx.Err())
+	}
+}
+
+// readLedger takes one entry of the ledger: of a partition, or of a group.
+func (b *Broker) readLedger(v jetstream.KeyValueEntry) {
+	if strings.HasPrefix(v.Key(), ownerKeyPrefix) {
+		b.readOwner(v)
+		return
+	}
+	k, err := parseGroupKey(v.Key())
+	if err != nil || b.tenants[k.tenant] == nil {
+		return
+	}
+	o := b.owner(k)
+	r, err := remembered{}, error(nil)
+	if v.Operation() == jetstream.KeyValuePut {
+		r, err = decodeRemembered(v.Value())
+	}
+	if err != nil {
+		b.trouble(k, fmt.Errorf("ledger entry %s: %w", k, err))
+		return
+	}
+	if b.settled(k); !o.holds.Load() {
+		b.open.set(k, r.Open, 1) // one at least: the entry does not count them
+	}
+}
+
+func (b *Broker) readOwner(v jetstream.KeyValueEntry) {
+	o := b.byOwnerKey[v.Key()]
+	if o == nil {
+		return // of a stream that is not served here
+	}
+	r, err := ownerRecord{}, error(nil)
+	if v.Operation() == jetstream.KeyValuePut {
+		r, err = decodeOwner(v.Value())
+	}
+	if err != nil {
+		b.health.report("ledger entry "+v.Key(), err)
+		return
+	}
+	b.health.clear("ledger entry " + v.Key())
+	o.observe(r, v.Revision())
+}
