@@ -40,6 +40,7 @@ type Broker struct {
 	api     string  // prefix of the JetStream API
 	records records // set by prepare
 	ledger  ledger  // records, but for a simulated one
+	events  eventSink
 
 	groups     []*streamGroup
 	byTenant   map[string]*streamGroup
@@ -55,7 +56,8 @@ type Broker struct {
 
 	work       context.Context // ends when the drain is over
 	stopWork   context.CancelFunc
-	background sync.WaitGroup // requests and questions
+	background sync.WaitGroup // what runs beside the partitions: requests, questions
+	spawn      func(func())   // of questions; background.Go, but for a simulation
 	requests   chan struct{}  // a slot for each request at a time
 	asking     chan struct{}  // a slot for each question at a time
 	loading    chan struct{}  // a slot for each group that is woken in the background
@@ -80,7 +82,7 @@ func New(opts Options) (_ *Broker, err error) {
 		members: newMembers(opts.Instance, opts.PinTTL), requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
 		loading: make(chan struct{}, loadsAtStart),
 	}
-	b.health.tell = b.tellTrouble
+	b.health.tell, b.spawn = b.tellTrouble, b.background.Go
 	b.work, b.stopWork = context.WithCancel(context.Background())
 	b.setPhase("not started")
 	for _, t := range opts.Tenants {
@@ -119,7 +121,7 @@ func (b *Broker) connect() (err error) {
 	if err != nil {
 		return err
 	}
-	b.js, b.api = js, api
+	b.js, b.api, b.events = js, api, eventStream{js, b.names}
 	for _, g := range b.groups {
 		g.store = &store{nc: b.nc, js: js, api: api, names: g.names}
 		g.log = g.store

@@ -109,6 +109,7 @@ func (b *Broker) propose(ctx context.Context, g *group, order *intents.Order) (*
 		r.seq, err = b.at(g.key).log.append(ctx, g.key, kindRemoval, data, &g.lastRemoval)
 		return err
 	})
+	b.noteRoom(err)
 	if err != nil {
 		return nil, err
 	}

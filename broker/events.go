@@ -145,40 +145,56 @@ func (e *event) message(n names) (*nats.Msg, error) {
 	return m, nil
 }
 
+// eventSink stores events, and returns when all are stored. One may be stored
+// twice. eventStream is the one on JetStream.
+type eventSink interface {
+	publish(ctx context.Context, events []event) error
+}
+
+type eventStream struct {
+	js    jetstream.JetStream
+	names names
+}
+
+func (s eventStream) publish(ctx context.Context, events []event) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	var futures []jetstream.PubAckFuture
+	for i := range events {
+		m, err := events[i].message(s.names)
+		if err != nil {
+			return err
+		}
+		f, err := s.js.PublishMsgAsync(m, jetstream.WithStallWait(apiTimeout))
+		if err != nil {
+			return classify(err)
+		}
+		futures = append(futures, f)
+	}
+	for _, f := range futures {
+		select {
+		case <-f.Ok():
+		case err := <-f.Err():
+			return classify(err)
+		case <-ctx.Done():
+			return classify(ctx.Err())
+		}
+	}
+	return nil
+}
+
 // publish stores events and returns when all are stored.
 func (b *Broker) publish(ctx context.Context, events []event) error {
 	if len(events) == 0 {
 		return nil
 	}
-	return b.write("events", func() error {
-		ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-		defer cancel()
-		var futures []jetstream.PubAckFuture
-		for i := range events {
-			m, err := events[i].message(b.names)
-			if err != nil {
-				return err
-			}
-			f, err := b.js.PublishMsgAsync(m, jetstream.WithStallWait(apiTimeout))
-			if err != nil {
-				return classify(err)
-			}
-			futures = append(futures, f)
-		}
-		for _, f := range futures {
-			select {
-			case <-f.Ok():
-			case err := <-f.Err():
-				return classify(err)
-			case <-ctx.Done():
-				return classify(ctx.Err())
-			}
-		}
-		for i := range events {
-			b.metrics.count("events", events[i].Type)
-		}
-		return nil
-	})
+	if err := b.write("events", func() error { return b.events.publish(ctx, events) }); err != nil {
+		return err
+	}
+	for i := range events {
+		b.metrics.count("events", events[i].Type)
+	}
+	return nil
 }
 
 // identify names the credentials of an event's leaves, as far as they are in

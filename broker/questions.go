@@ -72,7 +72,7 @@ func askDelay(failures int) time.Duration {
 // ask asks the Authentication Service in a goroutine of its own; the answer
 // comes back as an input.
 func (b *Broker) ask(o *owner, g *group, a *question, q intents.Question) {
-	b.background.Go(func() {
+	b.spawn(func() {
 		select {
 		case b.asking <- struct{}{}:
 			defer func() { <-b.asking }()
