@@ -37,6 +37,9 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
+	if e.Section == "" {
+		return fmt.Sprintf("%v: %s", e.Class, e.Detail)
+	}
 	return fmt.Sprintf("%v: %s (%s)", e.Class, e.Detail, e.Section)
 }
 
@@ -58,11 +61,14 @@ func malformed(section, format string, args ...any) error {
 	return refuse(ErrMalformed, section, format, args...)
 }
 
+// classes are all of them. Their places are in stored groups: append only.
+var classes = [...]error{ErrMalformed, ErrInvalid, ErrStale, ErrAhead, ErrUnresolvable, ErrDiverged, ErrUnsupported}
+
 // Reason is the class of an error in one lowercase word, for scripts:
 // malformed, invalid, stale, ahead, unresolvable, diverged, unsupported, or
 // error where there is no class.
 func Reason(err error) string {
-	for _, class := range []error{ErrMalformed, ErrInvalid, ErrStale, ErrAhead, ErrUnresolvable, ErrDiverged, ErrUnsupported} {
+	for _, class := range classes {
 		if errors.Is(err, class) {
 			return class.Error()
 		}

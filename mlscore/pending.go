@@ -34,12 +34,18 @@ func (p *PendingProposal) Message() []byte {
 	return m.Bytes()
 }
 
+// size is the bytes of what carried the proposal.
+func (p *PendingProposal) size() int {
+	return len(p.Content.Content.Bytes()) + len(p.Content.Signature) + len(p.MembershipTag)
+}
+
 // pendingSet is an immutable set of proposals by reference: runs sorted by
 // reference, whose sizes halve. Adding merges the short runs into a new one,
 // so n proposals cost O(n log n) in all and older sets stay as they were.
 type pendingSet struct {
 	runs [][]*PendingProposal
 	n    int
+	size int // bytes of what carried them
 }
 
 func (s pendingSet) find(ref []byte) *PendingProposal {
@@ -61,7 +67,7 @@ func (s pendingSet) with(p *PendingProposal) pendingSet {
 		run = mergeRuns(runs[len(runs)-1], run)
 		runs = runs[:len(runs)-1]
 	}
-	return pendingSet{append(slices.Clone(runs), run), s.n + 1}
+	return pendingSet{append(slices.Clone(runs), run), s.n + 1, s.size + p.size()}
 }
 
 func mergeRuns(a, b []*PendingProposal) []*PendingProposal {

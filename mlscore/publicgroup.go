@@ -72,19 +72,28 @@ func NewPublicGroupWithTree(gi *GroupInfo, verified *RatchetTree, opts Options) 
 }
 
 func groupInfoSuite(gi *GroupInfo, reg *Registry) (*Suite, error) {
-	if v := gi.GroupContext.Version; v != ProtocolVersionMLS10 {
+	suite, err := contextSuite(&gi.GroupContext, reg)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(gi.ConfirmationTag); n != suite.HashLen() {
+		return nil, malformed("6.1", "confirmation_tag of %d bytes, want %d", n, suite.HashLen())
+	}
+	return suite, nil
+}
+
+// contextSuite is the cipher suite of a GroupContext that can be followed.
+func contextSuite(gc *GroupContext, reg *Registry) (*Suite, error) {
+	if v := gc.Version; v != ProtocolVersionMLS10 {
 		return nil, refuse(ErrUnsupported, "12.4.3", "protocol version %d", v)
 	}
-	suite, err := reg.LookupSuite(gi.GroupContext.CipherSuite)
+	suite, err := reg.LookupSuite(gc.CipherSuite)
 	if err != nil {
 		return nil, err
 	}
 	// A zero-length confirmed transcript hash is that of a new group (Section 11).
-	if n := len(gi.GroupContext.ConfirmedTranscriptHash); n != suite.HashLen() && (n != 0 || gi.GroupContext.Epoch != 0) {
+	if n := len(gc.ConfirmedTranscriptHash); n != suite.HashLen() && (n != 0 || gc.Epoch != 0) {
 		return nil, malformed("8.2", "confirmed_transcript_hash of %d bytes", n)
-	}
-	if n := len(gi.ConfirmationTag); n != suite.HashLen() {
-		return nil, malformed("6.1", "confirmation_tag of %d bytes, want %d", n, suite.HashLen())
 	}
 	return suite, nil
 }

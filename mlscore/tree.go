@@ -187,8 +187,11 @@ func (s *treeScan) tree(suite *Suite, content []byte) *RatchetTree {
 }
 
 // Bytes is the data of the ratchet_tree extension (RFC 9420, Section 12.4.3.3).
-func (t *RatchetTree) Bytes() []byte {
-	return codec.AppendVector(nil, func(b []byte) []byte {
+func (t *RatchetTree) Bytes() []byte { return t.Append(nil) }
+
+// Append appends Bytes.
+func (t *RatchetTree) Append(b []byte) []byte {
+	return codec.AppendVector(b, func(b []byte) []byte {
 		filled := len(b)
 		for x := range NodeIndex(NodeWidth(t.LeafWidth())) {
 			node := t.node(x)

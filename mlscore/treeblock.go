@@ -30,6 +30,7 @@ type block struct {
 	data   []byte
 	leaves uint32 // non-blank leaves, here and below
 	filled uint32 // non-blank nodes, here and below
+	size   uint32 // bytes of data, here and below: no less than their encoding
 	width  uint8  // nodes of its own: 15, in the top block also 1, 3 or 7
 }
 

@@ -134,15 +134,17 @@ func (h *treeHasher) packOpen(b *openBlock, row uint, number uint32) *block {
 		p.kids = new([blockKids]*block)
 		for c := range uint32(b.width) + 1 {
 			p.kids[c] = h.pack(b.kids[c], row-1, number*blockKids+c)
+			p.size += p.kids[c].size
 			b.kids[c] = slot{packed: p.kids[c]}
 		}
 	}
 	h.node(slot{open: b}, row, number, b.top())
 	if p.collapsed(row) {
 		p.data = append(make([]byte, 0, h.hashLen), b.hashes[int(b.top())*h.hashLen:][:h.hashLen]...)
-		return p
+	} else {
+		p.data = h.layOut(b, row)
 	}
-	p.data = h.layOut(b, row)
+	p.size += uint32(len(p.data))
 	return p
 }
 
