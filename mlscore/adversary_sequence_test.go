@@ -27,6 +27,7 @@ func (f *follower) hear(kind string, message []byte) bool {
 	var staged *mlscore.Staged
 	m, observed := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
 	if observed == nil {
+		checkRestored(f.t, f.observer, mlscore.Options{}, m)
 		staged, observed = f.observer.Stage(m)
 	}
 	received, err := f.group.Process(bytes.Clone(message))

@@ -224,6 +224,7 @@ func (w *world) stage(message []byte) (*mlscore.Staged, error) {
 	if err != nil {
 		return nil, err
 	}
+	checkRestored(w.t, w.group, w.opts, m)
 	return w.group.Stage(m)
 }
 
