@@ -37,6 +37,11 @@ const (
 type fork struct {
 	nodes []*node // that epoch, then those after it; parents before children
 	since *entry  // the last input folded since the State left that epoch
+	// left is the position before the commit by which the State left that epoch.
+	// It is clean if nothing else was folded or reported along with that commit,
+	// so that it can be folded over the first epoch's stem again.
+	left  uint64
+	clean bool
 }
 
 // node is an epoch, an immutable value.

@@ -21,6 +21,11 @@ func leafKey(index mlscore.LeafIndex) string {
 	return string([]byte{byte(index), byte(index >> 8), byte(index >> 16), byte(index >> 24)})
 }
 
+// indexOf is the index of a leafKey.
+func indexOf(key string) mlscore.LeafIndex {
+	return mlscore.LeafIndex(key[0]) | mlscore.LeafIndex(key[1])<<8 | mlscore.LeafIndex(key[2])<<16 | mlscore.LeafIndex(key[3])<<24
+}
+
 // change is what happened to the leaves between two epochs. Lists are
 // ascending; an index that was removed and filled again is in two.
 type change struct {

@@ -116,6 +116,14 @@ func (p *Policy) registry() *mlscore.Registry {
 	return p.Registry
 }
 
+// options are those of a group that is judged at a time.
+func (p *Policy) options(at time.Time) mlscore.Options {
+	return mlscore.Options{
+		Registry: p.registry(), Parallel: p.Parallel, Time: unixTime(at), Lifetimes: p.Lifetimes,
+		RequireLeafNodeEpoch: p.RequireLeafNodeEpoch, ReplacedSignatureKey: p.ReplacedSignatureKey,
+	}
+}
+
 func (p *Policy) codePoints() CodePoints {
 	if p.CodePoints == (CodePoints{}) {
 		return DefaultCodePoints()

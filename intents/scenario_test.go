@@ -511,6 +511,10 @@ func (w *world) checkReplays() {
 			w.t.Errorf("the log %s leads elsewhere: %s", name, firstDifference(strings.ReplaceAll(got, ",", "\n"), strings.ReplaceAll(want, ",", "\n")))
 		}
 	}
+	w.checkSnapshots("in order", w.log, true, 8)
+	w.checkSnapshots("removals early", early(w.log), false, 2)
+	w.checkSnapshots("removals late", late(w.log), false, 2)
+	w.checkSnapshots("removals without positions", unplaced(w.log), false, 2)
 }
 
 type replayed struct {

@@ -62,6 +62,8 @@ type State struct {
 	// What was asked of the Authentication Service before the log position
 	// turned, in an epoch after turnedFrom, was asked about another line.
 	turned, turnedFrom uint64
+
+	restored bool // from a snapshot: the next step looks at everything
 }
 
 // ground is what a base has to be held against.
@@ -164,7 +166,8 @@ func begin(s *State, in Input) *step {
 	if in.Kind != KindRemoval {
 		n.position, n.now = in.Seq, in.Time
 	}
-	return &step{State: &n, old: s, in: in}
+	n.restored = false
+	return &step{State: &n, old: s, in: in, afresh: s.restored}
 }
 
 func (x *step) fold() {

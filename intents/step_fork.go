@@ -77,6 +77,7 @@ func (x *step) advance(hits []hit) {
 func (x *step) follows(staged *mlscore.Staged) {
 	if x.fork == nil {
 		x.fork = newFork(x.stem(), x.head)
+		x.fork.left, x.fork.clean = x.in.Seq-1, x.in.Seq == x.position && len(x.notices) == 0
 	}
 	x.fork = x.fork.withGroup(x.head, x.group)
 	if _, way := x.fork.path(x.head); len(way) >= maxUnproven {

@@ -143,11 +143,7 @@ func (x *step) rebase(gi *mlscore.GroupInfo) {
 }
 
 func (x *step) fromInfo(gi *mlscore.GroupInfo) (*mlscore.PublicGroup, error) {
-	return mlscore.NewPublicGroup(gi, nil, mlscore.Options{
-		Registry: x.policy.registry(), Parallel: x.policy.Parallel, Time: unixTime(x.in.Time),
-		Lifetimes: x.policy.Lifetimes, RequireLeafNodeEpoch: x.policy.RequireLeafNodeEpoch,
-		ReplacedSignatureKey: x.policy.ReplacedSignatureKey,
-	})
+	return mlscore.NewPublicGroup(gi, nil, x.policy.options(x.in.Time))
 }
 
 // unixTime is a time as lifetimes are given in, 0 for none.

@@ -3,6 +3,7 @@ package intents
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -87,8 +88,8 @@ func (x *step) foldRemoval() {
 func (x *step) readOutput(out *Output) (sent []sentProposal, ok bool) {
 	for _, b := range out.Proposals {
 		p := sentProposal{raw: b}
-		m, err := mlscore.ParseMLSMessage(b, x.policy.registry())
-		if err == nil && m.PublicMessage != nil && m.PublicMessage.Content.Proposal != nil && m.PublicMessage.Content.Epoch == out.Epoch {
+		m, err := parseRemoval(b, out.Epoch, x.policy)
+		if err == nil {
 			p.message = m
 			p.leaves, p.operation, ok = x.readRemoval(m.PublicMessage.Content.Proposal)
 		}
@@ -99,6 +100,18 @@ func (x *step) readOutput(out *Output) (sent []sentProposal, ok bool) {
 		sent, ok = append(sent, p), false
 	}
 	return sent, true
+}
+
+// parseRemoval decodes the message of a proposal of an epoch.
+func parseRemoval(b []byte, epoch uint64, p *Policy) (*mlscore.MLSMessage, error) {
+	m, err := mlscore.ParseMLSMessage(b, p.registry())
+	if err != nil {
+		return nil, err
+	}
+	if m.PublicMessage == nil || m.PublicMessage.Content.Proposal == nil || m.PublicMessage.Content.Epoch != epoch {
+		return nil, fmt.Errorf("%w: no proposal for epoch %d", ErrMalformed, epoch)
+	}
+	return m, nil
 }
 
 // addOutput adds removals to what was sent out in an epoch and gives the

@@ -69,6 +69,25 @@ func (node *trieNode[V]) with(leaf *trieNode[V], depth int) (result *trieNode[V]
 	return &trieNode[V]{branch: &branch}, added
 }
 
+// put enters a value in place: for a map that nobody else has yet.
+func (t *trie[V]) put(key string, value V) {
+	at, leaf := &t.root, &trieNode[V]{key: key, value: value}
+	for depth := 0; *at != nil; depth++ {
+		node := *at
+		if node.branch == nil {
+			if node.key == key {
+				*at = leaf
+				return
+			}
+			branch := &trieNode[V]{branch: new([16]*trieNode[V])}
+			branch.branch[nibble(node.key, depth)] = node
+			*at = branch
+		}
+		at = &(*at).branch[nibble(key, depth)]
+	}
+	*at, t.n = leaf, t.n+1
+}
+
 func (t trie[V]) without(key string) trie[V] {
 	if _, ok := t.get(key); !ok {
 		return t
