@@ -42,13 +42,19 @@ type Broker struct {
 	ledger  ledger  // records, but for a simulated one
 	events  eventSink
 
+	snapshots snapshots             // set by prepare
+	blobs     jetstream.ObjectStore // the broker's own objects; set by prepare
+	infos     jetstream.ObjectStore // GroupInfos that inputs refer to; set by prepare
+
 	groups     []*streamGroup
+	all        []*owner // of all stream groups
 	byTenant   map[string]*streamGroup
 	byOwnerKey map[string]*owner
 	members    *members
 	health     health
 	full       atomic.Bool // the server had no room for the last write
 
+	cached  atomic.Int64 // bytes of the groups in memory
 	open    openGroups
 	timers  timers
 	hub     hub
@@ -186,10 +192,10 @@ func (b *Broker) run(ctx context.Context) error {
 		return err
 	}
 	serving, ctx := errgroup.WithContext(ctx)
-	for _, o := range b.owners() {
+	for _, o := range b.all {
 		serving.Go(func() error { return o.run(ctx) })
 	}
-	for _, task := range []func(context.Context) error{b.runTimers, b.watchHidden, b.keepMembers, b.runCheckpoints, b.inspect} {
+	for _, task := range []func(context.Context) error{b.runTimers, b.watchHidden, b.keepMembers, b.runCheckpoints, b.compactLogs, b.inspect} {
 		serving.Go(func() error { return task(ctx) })
 	}
 	b.setPhase("")
@@ -320,7 +326,7 @@ func (b *Broker) Live() error {
 	if last := b.beat.Load(); last != 0 && now.Sub(time.Unix(0, last)) > stuckAfter {
 		return fmt.Errorf("the timers have stood still since %s", time.Unix(0, last).UTC().Format(time.RFC3339))
 	}
-	for _, o := range b.owners() {
+	for _, o := range b.all {
 		if since := o.busySince.Load(); since != 0 && now.Sub(time.Unix(0, since)) > stuckAfter {
 			return fmt.Errorf("partition %d has worked on one input since %s", o.number, time.Unix(0, since).UTC().Format(time.RFC3339))
 		}

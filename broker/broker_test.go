@@ -423,7 +423,7 @@ func TestApproval(t *testing.T) {
 
 // More open groups than fit in memory are served all the same.
 func TestOpenGroupsBeyondMemory(t *testing.T) {
-	w := newWorld(t, func(o *Options) { o.Partitions, o.MaxLoadedGroups = 1, 2 })
+	w := newWorld(t, func(o *Options) { o.Partitions, o.CacheBytes = 1, 10_000 })
 	var groups []*world
 	for i := range 5 {
 		g := *w
@@ -443,7 +443,7 @@ func TestOpenGroupsBeyondMemory(t *testing.T) {
 		g.awaitOutput(g.epoch(), 1)
 		g.checkOutputs()
 	}
-	if n := len(w.broker.owners()[0].groups.byKey); n != 2 {
+	if n := len(w.broker.all[0].groups.byKey); n < 1 || n > 2 {
 		t.Errorf("%d groups in memory", n)
 	}
 }

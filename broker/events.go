@@ -49,7 +49,7 @@ var reasons = []string{
 	mlscore.ErrUnresolvable.Error(), mlscore.ErrDiverged.Error(), mlscore.ErrUnsupported.Error(),
 	"stricter_than_members", "missed_commits", "reset",
 	// before the fold
-	reasonBadSubject, reasonUnknownTenant, reasonTooLarge, reasonQuota, reasonInternal,
+	reasonBadSubject, reasonUnknownTenant, reasonTooLarge, reasonQuota, reasonInternal, reasonObject,
 }
 
 // eventTypePrefix begins the ce-type of every event.

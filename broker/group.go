@@ -2,7 +2,10 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 
 	"leavebroker/intents"
 )
@@ -17,8 +20,13 @@ type group struct {
 	learnt      bool   // the group_id is known
 	openIntents int    // parked, held or pending
 	lastRemoval uint64 // sequence of the newest output folded; 0 for none
+	outputs     []outputAt
+	snapshot    snapshot // that it was loaded from, without the state
 	ledger      ledgerEntry
 }
+
+// outputAt is where an output is in the log.
+type outputAt struct{ epoch, seq uint64 }
 
 // fold gives one entry of the log to the state. An output is a fact wherever
 // it is in the log, and has no position there: inputs that were stored before
@@ -30,6 +38,10 @@ func (g *group) fold(r *received) []intents.Notice {
 			return nil
 		}
 		g.lastRemoval, in.Seq = r.seq, 0
+		var out intents.Output
+		if json.Unmarshal(r.data, &out) == nil {
+			g.outputs = append(slices.Clip(g.outputs), outputAt{out.Epoch, r.seq})
+		}
 	}
 	before := g.state
 	var notices []intents.Notice
@@ -79,20 +91,36 @@ type history struct {
 	later []*received
 }
 
+// loadAttempts is how often a group is loaded anew because its log was
+// compacted meanwhile.
+const loadAttempts = 3
+
 // load folds the log of a group up to a position. groupID is that of the
 // message in hand, for a group whose token is a hash; nil otherwise.
 func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, groupID []byte) (*history, error) {
+	for attempt := 0; ; attempt++ {
+		h, err := b.loadOnce(ctx, k, t, upTo, groupID)
+		if !errors.Is(err, errCompacted) || attempt == loadAttempts {
+			return h, err
+		}
+	}
+}
+
+// errCompacted: what was read of a log may have a hole.
+var errCompacted = fmt.Errorf("%w: the log was compacted meanwhile", errUnavailable)
+
+func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint64, groupID []byte) (*history, error) {
 	entry, err := b.ledger.get(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	if groupID, err = b.learnGroupID(ctx, k, groupID); err != nil {
+	troubled := b.isTroubled(k) // then what came meanwhile was acknowledged and not folded
+	h := &history{}
+	if h.group, err = b.startGroup(ctx, k, t, groupID); err != nil {
 		return nil, err
 	}
-	troubled := b.isTroubled(k) // then what came meanwhile was acknowledged and not folded
-	h := &history{group: newGroup(k, t, groupID)}
 	h.group.ledger = entry
-	err = b.readLog(ctx, k, 1, func(r *received) error {
+	err = b.readSince(ctx, h.group, func(r *received) {
 		switch {
 		case r.seq <= upTo:
 			notices := h.group.fold(r)
@@ -105,7 +133,6 @@ func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, g
 		case r.kind == kindRemoval:
 			h.later = append(h.later, r)
 		}
-		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -116,12 +143,64 @@ func (b *Broker) load(ctx context.Context, k groupKey, t *tenant, upTo uint64, g
 	return h, nil
 }
 
+// startGroup gives a group as its last snapshot has it, or one of which nothing
+// was folded.
+func (b *Broker) startGroup(ctx context.Context, k groupKey, t *tenant, groupID []byte) (*group, error) {
+	s, err := b.snapshots.get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if s.rev == 0 {
+		if groupID, err = b.learnGroupID(ctx, k, groupID); err != nil {
+			return nil, err
+		}
+		return newGroup(k, t, groupID), nil
+	}
+	if GroupToken(s.groupID) != k.group {
+		return nil, fmt.Errorf("snapshot %s: %w: it is of group %x", k, errSnapshot, s.groupID)
+	}
+	g := &group{key: k, tenant: t, learnt: true, lastRemoval: max(s.removals, 1) - 1}
+	if g.state, err = intents.RestoreState(&t.policy, s.groupID, s.state); err != nil {
+		return nil, fmt.Errorf("snapshot %s: %w", k, err)
+	}
+	s.state = nil
+	g.snapshot = s
+	return g, nil
+}
+
+// readSince gives the entries of a log that follow what a group was started
+// from: the outputs that still matter, then everything after its position.
+func (b *Broker) readSince(ctx context.Context, g *group, each func(*received)) error {
+	s := g.snapshot
+	err := b.readLog(ctx, g.key, min(s.removals, s.position+1), func(r *received) error {
+		if r.kind == kindRemoval && r.seq >= s.removals || r.kind != kindRemoval && r.seq > s.position {
+			each(r)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g.lastRemoval = max(g.lastRemoval, g.snapshot.lastRemoval)
+	rev, err := b.snapshots.revision(ctx, g.key)
+	if err == nil && rev != g.snapshot.rev {
+		err = errCompacted
+	}
+	return err
+}
+
 // readLog gives the entries of a group that a fold may see.
 func (b *Broker) readLog(ctx context.Context, k groupKey, from uint64, each func(*received) error) error {
 	return b.at(k).log.readGroup(ctx, k, from, func(e entry) error {
 		r, err := b.at(k).inbound.receive(e)
-		if err != nil {
+		if err == nil {
+			err = b.resolve(ctx, r, false)
+		}
+		if _, refused := asRefusal(err); refused {
 			return nil // told when it came
+		}
+		if err != nil {
+			return err
 		}
 		return each(r)
 	})

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
+	"leavebroker/intents"
 )
 
 // What an operator has to mend is a trouble: it is logged, is an event, and
@@ -39,7 +40,7 @@ func troubleOf(err error) (reason, remedy string) {
 	var version *versionError
 	var asset *AssetError
 	switch {
-	case errors.As(err, &version):
+	case errors.As(err, &version), errors.Is(err, intents.ErrSnapshotVersion):
 		return troubleVersion, "run the version of this program that wrote it, or a newer one"
 	case errors.As(err, &asset):
 		return troubleAsset, "bring it back to what is needed, with the nats command or by a restart of this program where it may make it"
@@ -47,7 +48,7 @@ func troubleOf(err error) (reason, remedy string) {
 		return troubleFull, "give the stream, account or disk more room"
 	case errors.Is(err, errPermission):
 		return troublePermission, "let this user publish and subscribe to the subjects of asyncapi.yaml and of the JetStream API"
-	case errors.Is(err, errSnapshot):
+	case errors.Is(err, errSnapshot), errors.Is(err, intents.ErrSnapshot):
 		return troubleSnapshot, "restore the snapshot bucket; or delete the snapshot, then group reset and a new GroupInfo: intents before it have to be sent again"
 	}
 	return troubleOther, "see the detail"
@@ -140,7 +141,8 @@ func (b *Broker) trouble(k groupKey, err error) {
 // isTrouble says whether an error is one that an operator has to mend before
 // its group can be worked on.
 func isTrouble(err error) bool {
-	return errors.As(err, new(*versionError)) || errors.Is(err, errSnapshot)
+	return errors.As(err, new(*versionError)) || errors.Is(err, errSnapshot) ||
+		errors.Is(err, intents.ErrSnapshot) || errors.Is(err, intents.ErrSnapshotVersion)
 }
 
 // settled notes that a group can be worked on.
@@ -222,7 +224,9 @@ func (b *Broker) inspectOnce(ctx context.Context, round int) {
 		}
 	}
 	base := b.groups[0].assets
-	note("bucket "+base.names.ledgerBucket(), base.inspectLedger(ctx, b.js))
+	for _, want := range []jetstream.KeyValueConfig{base.ledgerConfig(), base.snapshotConfig()} {
+		note("bucket "+want.Bucket, base.inspectBucket(ctx, b.js, want))
+	}
 	note("stream "+base.names.eventStream(), base.inspectStream(ctx, b.js, base.eventConfig()))
 	for _, g := range b.groups {
 		note("stream "+g.names.logStream(), g.assets.inspectStream(ctx, b.js, g.assets.logConfig()))

@@ -22,15 +22,15 @@ const hiddenInterval = 2 * time.Second
 func (b *Broker) watchHidden(ctx context.Context) error {
 	tick := time.NewTicker(max(hiddenInterval, b.opts.AckWait))
 	defer tick.Stop()
-	handled := make([]int64, len(b.owners()))
-	suspects := make([]uint64, len(b.owners()))
+	handled := make([]int64, len(b.all))
+	suspects := make([]uint64, len(b.all))
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		for i, o := range b.owners() {
+		for i, o := range b.all {
 			if n := o.handled.Load(); n != handled[i] {
 				handled[i], suspects[i] = n, 0
 				continue

@@ -16,6 +16,7 @@ type entry struct {
 	time    time.Time // when the log stored it
 	subject string
 	data    []byte
+	object  string // name of the object that holds the body; "" where data is it
 }
 
 // The reasons for refusing a message that no group's fold ever sees.

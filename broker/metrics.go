@@ -12,6 +12,8 @@ type metrics struct {
 	inputs        atomic.Int64 // messages consumed
 	skipped       atomic.Int64 // of them: nothing to do in their group
 	loads         atomic.Int64 // groups folded from their log
+	evictions     atomic.Int64 // groups dropped from memory for want of room
+	snapshots     atomic.Int64 // stored
 	outputs       atomic.Int64 // outputs stored
 	proposals     atomic.Int64 // proposals in them
 	fenced        atomic.Int64 // partitions that another instance took
@@ -46,7 +48,7 @@ func (m *metrics) snapshot() map[string]int64 {
 	}
 	for name, c := range map[string]*atomic.Int64{
 		"inputs": &m.inputs, "inputs_skipped": &m.skipped, "group_loads": &m.loads,
-		"outputs": &m.outputs, "proposals": &m.proposals, "fenced": &m.fenced, "conflicts": &m.conflicts, "retries": &m.retries,
+		"evictions": &m.evictions, "snapshots": &m.snapshots, "outputs": &m.outputs, "proposals": &m.proposals, "fenced": &m.fenced, "conflicts": &m.conflicts, "retries": &m.retries,
 		"events_dropped": &m.eventsDropped, "panics": &m.panics, "sign_errors": &m.signErrors,
 		"questions": &m.questions, "answer_errors": &m.answerErrors,
 	} {

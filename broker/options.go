@@ -58,8 +58,14 @@ type Options struct {
 	// EventKey keys the hashes that stand for credentials otherwise. Empty:
 	// events name no credential.
 	EventKey []byte
-	// MaxLoadedGroups bounds the groups held in memory. Default: 10,000.
-	MaxLoadedGroups int
+	// CacheBytes bounds the groups held in memory, in bytes as they are estimated.
+	// Default: 256 MiB.
+	CacheBytes int64
+	// CompactEntries is the number of entries in a group's log above which it is
+	// compacted in the background. Default: 1,000.
+	CompactEntries int
+	// CompactInterval is how often all logs are looked through. Default: 10m.
+	CompactInterval time.Duration
 
 	// Version is the program's, as MAJOR.MINOR.PATCH. Default: 0.0.0.
 	Version string
@@ -75,6 +81,7 @@ type Options struct {
 type Limits struct {
 	IntentBytes  int // the largest intent, as an MLSMessage. Default: 16 KiB
 	MessageBytes int // the largest other message. Default: 1 MiB
+	ObjectBytes  int // the largest GroupInfo by reference. Default: 64 MiB
 }
 
 // Tenant is a delivery service and its groups.
@@ -126,7 +133,11 @@ const (
 	defaultPinTTL          = 3 * time.Second
 	defaultAckWait         = 3 * time.Second
 	defaultEventsMaxAge    = 30 * 24 * time.Hour
-	defaultMaxLoadedGroups = 10_000
+	defaultObjectBytes     = 64 << 20
+	maxObjectBytes         = 1 << 30
+	defaultCacheBytes      = 256 << 20
+	defaultCompactEntries  = 1000
+	defaultCompactInterval = 10 * time.Minute
 	defaultAuthTimeout     = 2 * time.Second
 )
 
@@ -150,7 +161,10 @@ func (o Options) withDefaults() Options {
 	setDefault(&o.PinTTL, defaultPinTTL)
 	setDefault(&o.AckWait, defaultAckWait)
 	setDefault(&o.EventsMaxAge, defaultEventsMaxAge)
-	setDefault(&o.MaxLoadedGroups, defaultMaxLoadedGroups)
+	setDefault(&o.Limits.ObjectBytes, max(defaultObjectBytes, o.Limits.MessageBytes))
+	setDefault(&o.CacheBytes, defaultCacheBytes)
+	setDefault(&o.CompactEntries, defaultCompactEntries)
+	setDefault(&o.CompactInterval, defaultCompactInterval)
 	setDefault(&o.Version, "0.0.0")
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -180,6 +194,10 @@ func (o *Options) validate() error {
 	check(o.Replicas == 1 || o.Conn.URL != "" && (o.Replicas == 3 || o.Replicas == 5), "%d replicas: not 1, or 3 or 5 on a server elsewhere", o.Replicas)
 	check(o.Limits.MessageBytes > 0 && o.Limits.MessageBytes <= maxMessageBytes, "messages of %d bytes, not 1 to %d", o.Limits.MessageBytes, maxMessageBytes)
 	check(o.Limits.IntentBytes > 0 && o.Limits.IntentBytes <= o.Limits.MessageBytes, "intents of %d bytes, not 1 to %d", o.Limits.IntentBytes, o.Limits.MessageBytes)
+	check(o.Limits.ObjectBytes >= o.Limits.MessageBytes && o.Limits.ObjectBytes <= maxObjectBytes, "objects of %d bytes, not %d to %d", o.Limits.ObjectBytes, o.Limits.MessageBytes, maxObjectBytes)
+	check(o.CacheBytes > 0, "a cache of %d bytes", o.CacheBytes)
+	check(o.CompactEntries >= 10, "logs of %d entries are compacted, under 10", o.CompactEntries)
+	check(o.CompactInterval >= time.Second, "logs are looked through every %s, under 1s", o.CompactInterval)
 	check(o.PinTTL >= 100*time.Millisecond, "pin TTL %s is under 100ms", o.PinTTL)
 	check(o.AckWait >= 100*time.Millisecond, "ack wait %s is under 100ms", o.AckWait)
 	check(o.EventsMaxAge >= time.Minute, "events for %s, under 1m", o.EventsMaxAge)

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +32,8 @@ type owner struct {
 	asks     questions   // guarded by work
 	controls controls    // guarded by work
 
+	uncompacted map[groupKey]int // logs that could not be compacted, and their entries; of compactLogs alone
+
 	holds     atomic.Bool   // the partition is this instance's; becomes true under work
 	heldSince atomic.Int64  // UnixNano
 	busySince atomic.Int64  // UnixNano of the work in hand, 0 while idle
@@ -48,9 +49,9 @@ type owner struct {
 	groups loaded // guarded by mu
 }
 
-func newOwner(b *Broker, group *streamGroup, number, limit int) *owner {
+func newOwner(b *Broker, group *streamGroup, number int) *owner {
 	return &owner{
-		b: b, group: group, number: number, groups: loaded{limit: limit}, asks: questions{}, controls: controls{},
+		b: b, group: group, number: number, groups: loaded{total: &b.cached}, asks: questions{}, controls: controls{},
 		poked: make(chan struct{}, 1), seenMore: make(chan struct{}),
 	}
 }
@@ -73,8 +74,14 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 	if err == nil && r.kind == kindIntent {
 		_, err = checkIntent(r.tenant, r.data)
 	}
+	if err == nil {
+		err = o.b.resolve(ctx, r, true)
+	}
 	if why, refused := asRefusal(err); refused {
 		return r, o.tell(ctx, r, []event{refusedEvent(r, why)}, err)
+	}
+	if err != nil {
+		return r, err
 	}
 	defer func() {
 		if !errors.Is(err, errBroken) || deliveries < maxBroken {
@@ -177,12 +184,13 @@ func (o *owner) keep(g *group) {
 	isOpen := g.state.Open()
 	o.b.open.set(g.key, isOpen, g.openIntents)
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	if isOpen {
 		o.groups.add(g)
 	} else {
 		o.groups.remove(g.key)
 	}
+	o.mu.Unlock()
+	o.b.trim(g.key)
 }
 
 // drop forgets a group whose state may not be that of the log any more.
@@ -208,7 +216,7 @@ func (o *owner) forget() {
 	o.asks, o.controls = questions{}, controls{}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.groups = loaded{limit: o.groups.limit}
+	o.groups.clear()
 }
 
 // tell publishes events and then gives err. Events that cannot be stored again
@@ -258,40 +266,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// loaded is the groups in memory, the least recently used dropped first.
-type loaded struct {
-	limit int
-	byKey map[groupKey]*list.Element
-	order list.List // of *group, most recently used first
-}
-
-func (l *loaded) get(k groupKey) *group {
-	if e := l.byKey[k]; e != nil {
-		return e.Value.(*group)
-	}
-	return nil
-}
-
-func (l *loaded) remove(k groupKey) *group {
-	e := l.byKey[k]
-	if e == nil {
-		return nil
-	}
-	delete(l.byKey, k)
-	return l.order.Remove(e).(*group)
-}
-
-func (l *loaded) add(g *group) {
-	l.remove(g.key)
-	if l.byKey == nil {
-		l.byKey = map[groupKey]*list.Element{}
-	}
-	l.byKey[g.key] = l.order.PushFront(g)
-	for l.order.Len() > max(l.limit, 1) {
-		l.remove(l.order.Back().Value.(*group).key)
-	}
 }
 
 // openGroups are the groups with something to do, and how many open intents

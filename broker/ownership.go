@@ -236,7 +236,7 @@ func (b *Broker) runCheckpoints(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		for _, o := range b.owners() {
+		for _, o := range b.all {
 			if err := o.checkpoint(b.work); err != nil && ctx.Err() == nil {
 				b.log.Warn("a checkpoint is not written", zap.Int("partition", o.number), zap.Error(err))
 			}

@@ -199,9 +199,10 @@ func (o *owner) handle(msg jetstream.Msg) {
 	defer o.b.stillWorking(msg)()
 	defer o.handled.Add(1)
 	o.b.metrics.inputs.Add(1)
-	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data()}
+	headers := nats.Header(msg.Headers())
+	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data(), headers.Get(headerObject)}
 	r := &received{entry: e, deliveries: meta.NumDelivered}
-	if err = o.takeOver(o.b.work, lastValue(nats.Header(msg.Headers()), headerPin)); err == nil {
+	if err = o.takeOver(o.b.work, lastValue(headers, headerPin)); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
 	if o.b.acknowledge(msg, r, err) {

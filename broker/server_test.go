@@ -50,7 +50,7 @@ func testAssets(partitions int) assets {
 
 // ensureAll makes or compares everything as a broker does at its start.
 func ensureAll(ctx context.Context, a assets, js jetstream.JetStream) (jetstream.KeyValue, error) {
-	kv, err := a.ensureLedger(ctx, js)
+	kv, err := a.ensureBucket(ctx, js, a.ledgerConfig())
 	if err != nil {
 		return nil, err
 	}

@@ -248,7 +248,7 @@ type messageRequest struct {
 }
 
 // readOne reads the first entry of a filter from a sequence on, from the
-// leader, and looks at no header.
+// leader, and trusts no header.
 func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry, error) {
 	return readMessage(ctx, s.nc, s.api, s.names.logStream(), messageRequest{Seq: from, NextFor: filter})
 }
@@ -276,6 +276,7 @@ func readMessage(ctx context.Context, nc *nats.Conn, api, stream string, q messa
 		Message struct {
 			Subject string    `json:"subject"`
 			Seq     uint64    `json:"seq"`
+			Headers []byte    `json:"hdrs"`
 			Data    []byte    `json:"data"`
 			Time    time.Time `json:"time"`
 		} `json:"message"`
@@ -293,7 +294,11 @@ func readMessage(ctx context.Context, nc *nats.Conn, api, stream string, q messa
 	if reply.Error != nil || reply.Message.Seq == 0 {
 		return entry{}, fmt.Errorf("%w: reading %s: %s", errUnavailable, stream, m.Data)
 	}
-	return entry{reply.Message.Seq, reply.Message.Time, reply.Message.Subject, reply.Message.Data}, nil
+	object := ""
+	if h, err := nats.DecodeHeadersMsg(reply.Message.Headers); err == nil {
+		object = h.Get(headerObject)
+	}
+	return entry{reply.Message.Seq, reply.Message.Time, reply.Message.Subject, reply.Message.Data, object}, nil
 }
 
 // storedEntry takes a stored message out of a direct reply. The server puts
@@ -308,7 +313,7 @@ func storedEntry(m *nats.Msg) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("%w: a stored message with time %q", errUnavailable, lastValue(m.Header, jetstream.TimeStampHeaer))
 	}
-	return entry{seq, at, lastValue(m.Header, jetstream.SubjectHeader), m.Data}, nil
+	return entry{seq, at, lastValue(m.Header, jetstream.SubjectHeader), m.Data, m.Header.Get(headerObject)}, nil
 }
 
 func lastValue(h nats.Header, key string) string {

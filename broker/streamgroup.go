@@ -55,10 +55,9 @@ func (b *Broker) addGroup(n names, tenants []string) {
 		eventMaxAge: b.opts.EventsMaxAge, tenants: tenants, replicas: b.opts.Replicas, mayMake: !b.opts.KeepAssets,
 	}
 	g.inbound = inbound{n, b.opts.Limits, b.tenants}
-	limit := (b.opts.MaxLoadedGroups + n.partitions - 1) / n.partitions
 	for p := range n.partitions {
-		o := newOwner(b, g, p, limit)
-		g.owners = append(g.owners, o)
+		o := newOwner(b, g, p)
+		g.owners, b.all = append(g.owners, o), append(b.all, o)
 		b.byOwnerKey[n.ownerKey(p)] = o
 	}
 	b.groups = append(b.groups, g)
@@ -76,27 +75,21 @@ func (b *Broker) owner(k groupKey) *owner {
 	return g.owners[g.names.partition(k)]
 }
 
-// owners are those of all stream groups.
-func (b *Broker) owners() []*owner {
-	var all []*owner
-	for _, g := range b.groups {
-		all = append(all, g.owners...)
-	}
-	return all
-}
-
 // ensure makes or compares everything on the server that the broker needs.
 func (b *Broker) ensure(ctx context.Context) error {
 	if err := b.checkServer(); err != nil {
 		return err
 	}
 	base := b.groups[0].assets
-	kv, err := base.ensureLedger(ctx, b.js)
+	kv, err := base.ensureBucket(ctx, b.js, base.ledgerConfig())
 	if err != nil {
 		return err
 	}
 	b.records = records{kv: kv, nc: b.nc, api: b.api}
 	b.ledger = b.records
+	if err := b.ensureSnapshots(ctx, base); err != nil {
+		return err
+	}
 	if err := base.ensureStream(ctx, b.js, base.eventConfig()); err != nil {
 		return err
 	}
@@ -107,6 +100,26 @@ func (b *Broker) ensure(ctx context.Context) error {
 		if err := g.assets.ensureLog(ctx, b.js, b.checkpointOf(ctx, g)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// valueRoom is what is left of a message for headers beside a snapshot.
+const valueRoom = 4 << 10
+
+// ensureSnapshots makes or compares the buckets of snapshots and objects.
+func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
+	kv, err := a.ensureBucket(ctx, b.js, a.snapshotConfig())
+	if err != nil {
+		return err
+	}
+	for bucket, store := range map[string]*jetstream.ObjectStore{b.names.blobBucket(): &b.blobs, b.names.infoBucket(): &b.infos} {
+		if *store, err = a.ensureObjects(ctx, b.js, bucket); err != nil {
+			return err
+		}
+	}
+	b.snapshots = snapshotBucket{
+		records: records{kv: kv, nc: b.nc, api: b.api}, blobs: b.blobs, inline: int(b.nc.MaxPayload()) - valueRoom,
 	}
 	return nil
 }

@@ -277,33 +277,63 @@ func filters(c jetstream.ConsumerConfig) []string {
 	return c.FilterSubjects
 }
 
-// ensureLedger makes the bucket of the ledger or compares it.
-func (a assets) ensureLedger(ctx context.Context, js jetstream.JetStream) (jetstream.KeyValue, error) {
-	name := a.names.ledgerBucket()
-	kv, err := js.KeyValue(ctx, name)
+func (a assets) ledgerConfig() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: a.names.ledgerBucket(), Description: "leavebroker: what is remembered of each group",
+		History: 1, Storage: jetstream.FileStorage, Replicas: a.replicas,
+	}
+}
+
+func (a assets) snapshotConfig() jetstream.KeyValueConfig {
+	return jetstream.KeyValueConfig{
+		Bucket: a.names.snapshotBucket(), Description: "leavebroker: groups as they were at some position of their logs",
+		History: 1, Storage: jetstream.FileStorage, Replicas: a.replicas,
+	}
+}
+
+// ensureBucket makes a bucket or compares it.
+func (a assets) ensureBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
+	kv, err := js.KeyValue(ctx, want.Bucket)
 	if isNotFound(err) {
-		cfg := jetstream.KeyValueConfig{
-			Bucket: name, Description: "leavebroker: what is remembered of each group",
-			History: 1, Storage: jetstream.FileStorage, Replicas: a.replicas,
-		}
 		if !a.mayMake {
-			return nil, missingAsset("bucket", name, cfg)
+			return nil, missingAsset("bucket", want.Bucket, want)
 		}
-		kv, err = js.CreateKeyValue(ctx, cfg)
-		return kv, wrapAsset(err, "bucket", name)
+		kv, err = js.CreateKeyValue(ctx, want)
+		return kv, wrapAsset(err, "bucket", want.Bucket)
 	}
 	if err != nil {
-		return nil, wrapAsset(err, "bucket", name)
+		return nil, wrapAsset(err, "bucket", want.Bucket)
 	}
 	status, err := kv.Status(ctx)
 	if err != nil {
-		return nil, wrapAsset(err, "bucket", name)
+		return nil, wrapAsset(err, "bucket", want.Bucket)
 	}
-	return kv, refuseDifferences("bucket", name, []difference{
-		{"history", status.History(), int64(1)},
-		{"ttl", status.TTL(), time.Duration(0)},
-		{"num_replicas", status.Config().Replicas, a.replicas},
+	return kv, refuseDifferences("bucket", want.Bucket, []difference{
+		{"history", status.History(), int64(want.History)},
+		{"ttl", status.TTL(), want.TTL},
+		{"num_replicas", status.Config().Replicas, want.Replicas},
 	})
+}
+
+// ensureObjects makes a bucket of objects or compares it.
+func (a assets) ensureObjects(ctx context.Context, js jetstream.JetStream, bucket string) (jetstream.ObjectStore, error) {
+	want := jetstream.ObjectStoreConfig{Bucket: bucket, Description: "leavebroker: what is too large for a message", Storage: jetstream.FileStorage, Replicas: a.replicas}
+	s, err := js.ObjectStore(ctx, bucket)
+	if isNotFound(err) {
+		if !a.mayMake {
+			return nil, missingAsset("object store", bucket, want)
+		}
+		s, err = js.CreateObjectStore(ctx, want)
+		return s, wrapAsset(err, "object store", bucket)
+	}
+	if err != nil {
+		return nil, wrapAsset(err, "object store", bucket)
+	}
+	status, err := s.Status(ctx)
+	if err != nil {
+		return nil, wrapAsset(err, "object store", bucket)
+	}
+	return s, refuseDifferences("object store", bucket, []difference{{"num_replicas", status.Replicas(), want.Replicas}})
 }
 
 // inspectStream compares a stream, and changes nothing.
@@ -325,10 +355,10 @@ func (a assets) inspectConsumer(ctx context.Context, js jetstream.JetStream, wan
 	return compareConsumer(c.CachedInfo().Config, want)
 }
 
-// inspectLedger compares the bucket of the ledger, and changes nothing.
-func (a assets) inspectLedger(ctx context.Context, js jetstream.JetStream) error {
+// inspectBucket compares a bucket, and changes nothing.
+func (a assets) inspectBucket(ctx context.Context, js jetstream.JetStream, want jetstream.KeyValueConfig) error {
 	a.mayMake = false
-	_, err := a.ensureLedger(ctx, js)
+	_, err := a.ensureBucket(ctx, js, want)
 	return err
 }
 

@@ -142,6 +142,9 @@ func (n names) logStream() string {
 }
 func (n names) eventStream() string                   { return n.prefix + "-events" }
 func (n names) ledgerBucket() string                  { return n.prefix + "-ledger" }
+func (n names) snapshotBucket() string                { return n.prefix + "-snapshots" }
+func (n names) blobBucket() string                    { return n.prefix + "-blobs" }
+func (n names) infoBucket() string                    { return n.prefix + "-infos" }
 func (n names) instances() string                     { return n.prefix + ".instances" }
 func (n names) partitionConsumer(p int) string        { return fmt.Sprintf("partition-%04d", p) }
 func (n names) removalsConsumer(tenant string) string { return "removals-" + tenant }

@@ -42,18 +42,47 @@ func TestTimersKeepOneTimeForEachGroup(t *testing.T) {
 	}
 }
 
+// The groups in memory stay within the budget: the least recently used of the
+// fullest partition goes first, and never the one in hand.
 func TestLoadedGroupsAreBounded(t *testing.T) {
-	l := loaded{limit: 2}
-	add := func(s string) { l.add(&group{key: groupKey{"t", s}}) }
-	add("a")
-	add("b")
-	add("a") // used again
-	add("c")
-	if l.get(groupKey{"t", "b"}) != nil || l.get(groupKey{"t", "a"}) == nil || l.get(groupKey{"t", "c"}) == nil {
-		t.Errorf("%v", l.byKey)
+	b := &Broker{}
+	for p := range 2 {
+		b.all = append(b.all, newOwner(b, nil, p))
 	}
-	if l.remove(groupKey{"t", "a"}) == nil || l.remove(groupKey{"t", "a"}) != nil || l.order.Len() != 1 {
-		t.Error("remove")
+	policy := &intents.Policy{}
+	add := func(p int, s string) groupKey {
+		k := groupKey{"t", s}
+		b.all[p].groups.add(&group{key: k, state: intents.NewState(policy, []byte(s))})
+		b.trim(k)
+		return k
+	}
+	b.opts.CacheBytes = 1 << 30
+	add(0, "a")
+	one := b.cached.Load()
+	b.opts.CacheBytes = 3 * one
+	add(0, "b")
+	add(0, "a") // used again
+	add(1, "c")
+	inHand := add(1, "d")
+	for _, test := range []struct {
+		p    int
+		name string
+		want bool
+	}{{0, "a", true}, {0, "b", false}, {1, "c", true}, {1, "d", true}} {
+		if got := b.all[test.p].groups.get(groupKey{"t", test.name}) != nil; got != test.want {
+			t.Errorf("%s is in memory: %v", test.name, got)
+		}
+	}
+	b.opts.CacheBytes = 1
+	b.trim(inHand)
+	if b.all[1].groups.get(inHand) == nil || b.cached.Load() > 2*one {
+		t.Errorf("%d bytes, the group in hand: %v", b.cached.Load(), b.all[1].groups.get(inHand))
+	}
+	for _, o := range b.all {
+		o.groups.clear()
+	}
+	if n := b.cached.Load(); n != 0 {
+		t.Errorf("%d bytes of nothing", n)
 	}
 }
 

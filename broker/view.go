@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"math"
 
 	"leavebroker/intents"
 )
@@ -9,19 +10,22 @@ import (
 // view is the state of a group as of now, for services: from memory and the
 // log after that, or from the log alone. It changes nothing.
 func (b *Broker) view(ctx context.Context, k groupKey, t *tenant) (*intents.State, error) {
-	id, err := b.learnGroupID(ctx, k, nil)
+	o := b.owner(k)
+	if s := o.peek(k); s != nil && o.holds.Load() {
+		g := &group{key: k, tenant: t, state: s}
+		err := b.readLog(ctx, k, s.Position()+1, func(r *received) error {
+			g.fold(r)
+			return nil
+		})
+		if err != nil || o.holds.Load() { // or what was in memory was out of date
+			return g.state, err
+		}
+	}
+	h, err := b.load(ctx, k, t, math.MaxUint64, nil)
 	if err != nil {
 		return nil, err
 	}
-	g := newGroup(k, t, id)
-	if s := b.owner(k).peek(k); s != nil {
-		g.state = s
-	}
-	err = b.readLog(ctx, k, g.state.Position()+1, func(r *received) error {
-		g.fold(r)
-		return nil
-	})
-	return g.state, err
+	return h.group.state, nil
 }
 
 // receipt finds an intent by its id: in a group, or in any group of the tenant.
@@ -36,7 +40,7 @@ func (b *Broker) receipt(ctx context.Context, t *tenant, id string, groupID []by
 		return k, r, found, err
 	}
 	// What an event has told may still be in hand.
-	for _, o := range b.owners() {
+	for _, o := range b.all {
 		o.begin()()
 	}
 	return b.searchReceipt(ctx, t, id)
