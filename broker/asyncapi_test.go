@@ -221,8 +221,28 @@ func jsonFields(t reflect.Type) (all, required []string) {
 
 // Every reason code that the fold can give is documented.
 func TestReasonsAreThoseOfTheFold(t *testing.T) {
-	found := 0
-	for _, name := range must[[]string](t)(filepath.Glob("../intents/*.go")) {
+	for _, value := range constants(t, "../intents", "Reason") {
+		if !slices.Contains(reasons, value) {
+			t.Errorf("%q is no reason of the broker's", value)
+		}
+	}
+	for _, err := range []error{mlscore.ErrMalformed, mlscore.ErrInvalid, mlscore.ErrStale, mlscore.ErrAhead, mlscore.ErrUnresolvable, mlscore.ErrDiverged, mlscore.ErrUnsupported} {
+		if !slices.Contains(reasons, mlscore.Reason(err)) {
+			t.Errorf("%q is no reason of the broker's", mlscore.Reason(err))
+		}
+	}
+}
+
+func TestDocumentedFlags(t *testing.T) {
+	d, _ := readDocument(t)
+	same(t, "flag", d.Components.Schemas["flag"].Enum, constants(t, "../mlscore", "Flag"))
+}
+
+// constants are the values of the string constants of a package whose names
+// begin with a prefix: at least ten.
+func constants(t *testing.T, dir, prefix string) (values []string) {
+	t.Helper()
+	for _, name := range must[[]string](t)(filepath.Glob(dir + "/*.go")) {
 		file := must[*ast.File](t)(parser.ParseFile(token.NewFileSet(), name, nil, 0))
 		ast.Inspect(file, func(n ast.Node) bool {
 			spec, ok := n.(*ast.ValueSpec)
@@ -230,27 +250,18 @@ func TestReasonsAreThoseOfTheFold(t *testing.T) {
 				return true
 			}
 			for i, name := range spec.Names {
-				if !strings.HasPrefix(name.Name, "Reason") || i >= len(spec.Values) {
+				if !strings.HasPrefix(name.Name, prefix) || i >= len(spec.Values) {
 					continue
 				}
-				lit, ok := spec.Values[i].(*ast.BasicLit)
-				if !ok {
-					continue
-				}
-				found++
-				if value := must[string](t)(strconv.Unquote(lit.Value)); !slices.Contains(reasons, value) {
-					t.Errorf("intents.%s = %q is no reason of the broker's", name.Name, value)
+				if lit, ok := spec.Values[i].(*ast.BasicLit); ok {
+					values = append(values, must[string](t)(strconv.Unquote(lit.Value)))
 				}
 			}
 			return true
 		})
 	}
-	if found < 10 {
-		t.Errorf("%d reasons in package intents", found)
+	if len(values) < 10 {
+		t.Errorf("%d constants %s* in %s", len(values), prefix, dir)
 	}
-	for _, err := range []error{mlscore.ErrMalformed, mlscore.ErrInvalid, mlscore.ErrStale, mlscore.ErrAhead, mlscore.ErrUnresolvable, mlscore.ErrDiverged, mlscore.ErrUnsupported} {
-		if !slices.Contains(reasons, mlscore.Reason(err)) {
-			t.Errorf("%q is no reason of the broker's", mlscore.Reason(err))
-		}
-	}
+	return values
 }

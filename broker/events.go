@@ -27,7 +27,7 @@ var eventTypes = []string{
 	intents.StateRemoved, intents.StateSuperseded, intents.StateAlreadyGone,
 	intents.StateRejected, intents.StateCancelled, intents.StateExpired,
 	intents.NoticeProposed, intents.NoticeConfirmed, intents.NoticeUnauthorised, intents.NoticeNeedsGroupInfo,
-	intents.NoticeDiverged, intents.NoticeStalled, intents.NoticeRefused,
+	intents.NoticeDiverged, intents.NoticeStalled, intents.NoticeRefused, intents.NoticeFlagged,
 	eventDelivered, eventTrouble, eventMended,
 }
 
@@ -47,7 +47,7 @@ var reasons = []string{
 	// of a handshake or GroupInfo
 	mlscore.ErrInvalid.Error(), mlscore.ErrStale.Error(), mlscore.ErrAhead.Error(),
 	mlscore.ErrUnresolvable.Error(), mlscore.ErrDiverged.Error(), mlscore.ErrUnsupported.Error(),
-	"stricter_than_members", "missed_commits", "reset",
+	intents.ReasonStricter, intents.ReasonMissedCommits, intents.ReasonReset,
 	// before the fold
 	reasonBadSubject, reasonUnknownTenant, reasonTooLarge, reasonQuota, reasonInternal, reasonObject,
 }
@@ -82,6 +82,7 @@ type event struct {
 	Leaves []mlscore.LeafIndex `json:"leaves,omitempty"`
 	Commit string              `json:"commit,omitempty"` // SHA-256 of the commit, lowercase hex
 	Detail string              `json:"detail,omitempty"`
+	Flags  []string            `json:"flags,omitempty"` // mlscore's Flag constants
 	// Intents are those that an output answers.
 	Intents []string `json:"intents,omitempty"`
 	// Credentials are those of Leaves, in their order: keyed hashes, or base64
@@ -93,7 +94,7 @@ type event struct {
 func newEvent(r *received, n intents.Notice) event {
 	e := event{
 		key: r.key, Type: n.Type, Tenant: r.key.tenant, Group: r.key.group, Seq: r.seq, Time: r.time.UTC(),
-		Intent: n.Intent, Reason: n.Reason, Epoch: n.Epoch, Leaves: n.Leaves, Commit: n.Commit, Detail: n.Detail,
+		Intent: n.Intent, Reason: n.Reason, Epoch: n.Epoch, Leaves: n.Leaves, Commit: n.Commit, Detail: n.Detail, Flags: n.Flags,
 	}
 	if r.kind == kindRemoval {
 		var out intents.Output
@@ -117,9 +118,9 @@ func refusedEvent(r *received, why *refusal) event {
 // id is the same whenever the same message leads to the same event.
 func (e *event) id() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%s\x00%s\x00%d", e.key, e.Seq, e.Type, e.Intent, e.Reason, e.Epoch)
+	fmt.Fprintf(h, "%s\x00%d\x00%s\x00%s\x00%s\x00%d\x00%s\x00%s", e.key, e.Seq, e.Type, e.Intent, e.Reason, e.Epoch, e.Commit, e.Detail)
 	if e.Seq == 0 { // of no message: it may happen again
-		fmt.Fprintf(h, "\x00%d\x00%s", e.Time.UnixNano(), e.Detail)
+		fmt.Fprintf(h, "\x00%d", e.Time.UnixNano())
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
@@ -192,7 +193,7 @@ func (b *Broker) publish(ctx context.Context, events []event) error {
 		return err
 	}
 	for i := range events {
-		b.metrics.count("events", events[i].Type)
+		b.metrics.countEvent(&events[i])
 	}
 	return nil
 }

@@ -232,11 +232,15 @@ func (b *Broker) learnGroupID(ctx context.Context, k groupKey, given []byte) ([]
 }
 
 // skippedEvents are what is worth telling of an input that was passed over
-// when it came: that it was refused.
+// when it came: what was wrong with it, or with our view of the group.
 func skippedEvents(r *received, notices []intents.Notice) []event {
+	if r.kind.isWorkedOn() {
+		return nil // told when it came
+	}
 	var events []event
 	for _, n := range notices {
-		if n.Type == intents.NoticeRefused || n.Type == intents.NoticeDiverged {
+		switch n.Type {
+		case intents.NoticeRefused, intents.NoticeFlagged, intents.NoticeDiverged, intents.NoticeNeedsGroupInfo:
 			events = append(events, newEvent(r, n))
 		}
 	}

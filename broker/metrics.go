@@ -29,6 +29,17 @@ type metrics struct {
 	labels map[string]int64 // "family.label" of the families below; guarded by mu
 }
 
+// countEvent counts an event by its type, its reason and its flags.
+func (m *metrics) countEvent(e *event) {
+	m.count("events", e.Type)
+	if e.Reason != "" {
+		m.count("event_reasons", e.Reason)
+	}
+	for _, flag := range e.Flags {
+		m.count("event_flags", flag)
+	}
+}
+
 // count adds one to a label of a family: events by type, refused by reason.
 func (m *metrics) count(family, label string) {
 	m.mu.Lock()

@@ -97,10 +97,9 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 }
 
 // idle says whether an input is of a group that has nothing to do: then it
-// stays in the log until there is. An intent and an operator's word always
-// matter.
+// stays in the log until there is.
 func (o *owner) idle(r *received) bool {
-	if r.kind == kindIntent || r.kind == kindControl || o.b.open.has(r.key) {
+	if r.kind.isWorkedOn() || o.b.open.has(r.key) {
 		return false
 	}
 	return o.peek(r.key) == nil

@@ -35,6 +35,10 @@ var (
 	consumedKinds = slices.Concat(inputKinds, []kind{kindAnswer, kindControl})
 )
 
+// isWorkedOn says whether an input is folded when it comes even if its group has
+// nothing to do: an intent and an operator's word always matter.
+func (k kind) isWorkedOn() bool { return k == kindIntent || k == kindControl }
+
 // nowhere stands for a tenant or group in the subject of an event about a
 // message whose subject names none.
 const nowhere = "_"

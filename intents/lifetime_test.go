@@ -2,6 +2,8 @@ package intents_test
 
 import (
 	"crypto/rand"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,11 +31,22 @@ func TestLifetimesAreJudgedAtTheTimeOfTheEntry(t *testing.T) {
 		policy mlscore.Policy
 		at     int64
 		known  bool
-	}{{mlscore.Refuse, 150, true}, {mlscore.Refuse, 250, false}, {mlscore.Report, 250, true}} {
+		notice string
+	}{
+		{mlscore.Refuse, 150, true, ""}, {mlscore.Refuse, 250, false, intents.NoticeRefused},
+		{mlscore.Report, 150, true, ""}, {mlscore.Report, 250, true, intents.NoticeFlagged},
+	} {
 		s := intents.NewState(&intents.Policy{Tenant: "acme", Lifetimes: c.policy}, group.GroupID())
 		s, notices := s.Step(intents.Input{Seq: 1, Time: time.Unix(c.at, 0), Kind: intents.KindInfo, Data: info})
-		if known := s.Group() != nil; known != c.known || known == (len(notices) > 0) {
+		var types, flags []string
+		for _, n := range notices {
+			types, flags = append(types, n.Type), append(flags, n.Flags...)
+		}
+		if known := s.Group() != nil; known != c.known || strings.Join(types, " ") != c.notice {
 			t.Errorf("policy %d at %d: known %t, notices %v", c.policy, c.at, known, notices)
+		}
+		if flagged := c.notice == intents.NoticeFlagged; flagged != slices.Equal(flags, []string{mlscore.FlagLifetime}) {
+			t.Errorf("policy %d at %d: flags %q", c.policy, c.at, flags)
 		}
 	}
 }

@@ -39,6 +39,13 @@ const (
 	ReasonReverted        = "reverted"         // diverged: members took another commit than we had
 )
 
+// The reasons why a GroupInfo is needed, besides the classes of mlscore's errors.
+const (
+	ReasonStricter      = "stricter_than_members" // members may have taken a commit that we refused
+	ReasonMissedCommits = "missed_commits"        // bridged by a GroupInfo that came before its time
+	ReasonReset         = "reset"                 // an operator wants one
+)
+
 // The types of notices that are no state of an intent.
 const (
 	NoticeProposed       = "proposed"         // stored removals
@@ -48,6 +55,7 @@ const (
 	NoticeDiverged       = "diverged"         // a member contradicts our view
 	NoticeStalled        = "stalled"          // proposed and left out again and again
 	NoticeRefused        = "refused"          // an input that was not folded
+	NoticeFlagged        = "flagged"          // one that was, with what is wrong and members accept
 )
 
 // Notice reports what a step did.
@@ -59,6 +67,7 @@ type Notice struct {
 	Leaves []mlscore.LeafIndex `json:"leaves,omitempty"`
 	Detail string              `json:"detail,omitempty"` // for a person
 	Commit string              `json:"commit,omitempty"` // SHA-256 of the commit, lowercase hex
+	Flags  []string            `json:"flags,omitempty"`  // what is wrong: mlscore's Flag constants, each once
 }
 
 // Record is what is known of one intent.

@@ -24,6 +24,24 @@ func (x *step) notify(n Notice) {
 	x.notices = append(x.notices, n)
 }
 
+// flag reports what is wrong with a message that is accepted all the same,
+// because members accept it; once for each message.
+func (x *step) flag(n Notice) {
+	if len(n.Flags) > 0 {
+		n.Type = NoticeFlagged
+		x.notices = append(x.notices, n)
+	}
+}
+
+// flagHandshake reports what is wrong with a handshake, by its own epoch.
+func (x *step) flagHandshake(m *mlscore.MLSMessage, staged *mlscore.Staged) {
+	n := Notice{Flags: staged.Flags, Epoch: epochOf(m), Detail: "a proposal"}
+	if staged.Kind != mlscore.StagedProposal {
+		n.Detail, n.Commit = "a commit", hexOf(staged.CommitHash[:])
+	}
+	x.flag(n)
+}
+
 // view is the state of an open record.
 func (x *step) view(r *record) (state, reason string) {
 	a := r.association

@@ -33,6 +33,7 @@ func (x *step) foldHandshake() {
 		x.refuseHandshake(m, err)
 		return
 	}
+	x.flagHandshake(m, hits[0].staged)
 	if hits[0].staged.Proves {
 		x.spoken(hits)
 	}
@@ -109,12 +110,8 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 		x.refuse(mlscore.Reason(err), "%v", err)
 		x.doubtBase(commit && epochOf(m)+1 < x.group.Epoch())
 	case commit && errors.Is(err, mlscore.ErrAhead):
-		reason := mlscore.Reason(err)
-		if x.misjudged {
-			reason = "stricter_than_members"
-		}
 		x.gap = true
-		x.needInfo(reason, err.Error())
+		x.needInfo(x.missed(mlscore.Reason(err)), err.Error())
 		x.bridge()
 		return
 	case commit && errors.Is(err, mlscore.ErrUnresolvable):
@@ -126,6 +123,15 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 		x.refuse(mlscore.Reason(err), "%v", err)
 	}
 	x.misjudged = x.misjudged || commit && errors.Is(err, mlscore.ErrInvalid)
+}
+
+// missed is the reason why a GroupInfo is needed where a commit of a later epoch
+// shows that we missed one: perhaps the one that we refused.
+func (x *step) missed(otherwise string) string {
+	if x.misjudged {
+		return ReasonStricter
+	}
+	return otherwise
 }
 
 // doubtBase gives up a base that no member has signed over, when a commit

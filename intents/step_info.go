@@ -54,7 +54,7 @@ func (x *step) useAhead(m *mlscore.MLSMessage) bool {
 	if staged, err := g.Stage(m); !needsAssociation(err) && (err != nil || !staged.Proves && !isCommit(m)) {
 		return false
 	}
-	x.needInfo("missed_commits", fmt.Sprintf("bridged from epoch %d to %d", x.group.Epoch(), g.Epoch()))
+	x.needInfo(x.missed(ReasonMissedCommits), fmt.Sprintf("bridged from epoch %d to %d", x.group.Epoch(), g.Epoch()))
 	x.adopt(g)
 	return true
 }
@@ -167,6 +167,7 @@ func (x *step) adopt(g *mlscore.PublicGroup) {
 	}
 	x.gap, x.ahead, x.reset, x.closed, x.deleted, x.asked = false, nil, false, "", false, false
 	x.trusted, x.isProven, x.fork = false, false, nil
+	x.flag(Notice{Flags: g.Flags(), Epoch: g.Epoch(), Detail: "a GroupInfo"})
 	x.enter(g, "")
 	if x.policy.InfoTrustDS {
 		x.prove(g.Epoch())

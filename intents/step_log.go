@@ -227,7 +227,7 @@ func (x *step) foldControl() {
 	case OpReset:
 		x.giveUp("an operator declared a gap")
 		x.reset, x.gap = true, x.group != nil
-		x.needInfo("reset", "an operator declared a gap")
+		x.needInfo(ReasonReset, "an operator declared a gap")
 	case OpExpire:
 		x.unpark(c.Intent, c.Seq, outcome{state: StateExpired})
 	case OpReject:

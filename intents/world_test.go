@@ -188,6 +188,9 @@ func (w *world) notice(n intents.Notice) string {
 	if n.Commit != "" {
 		s += " commit"
 	}
+	if len(n.Flags) > 0 {
+		s += fmt.Sprintf(" flags=%v", n.Flags)
+	}
 	return s
 }
 
