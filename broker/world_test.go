@@ -398,14 +398,20 @@ func (w *world) deliver(message []byte, sender mlscore.LeafIndex) {
 // commit lets a member commit what is pending and brings it to everybody.
 func (w *world) commit(leaf mlscore.LeafIndex, opts member.CommitOptions) {
 	w.t.Helper()
+	w.publish(kindCommit, w.commitUnseen(leaf, opts))
+}
+
+// commitUnseen brings a commit to all members and not to the broker.
+func (w *world) commitUnseen(leaf mlscore.LeafIndex, opts member.CommitOptions) []byte {
+	w.t.Helper()
 	g := w.members[leaf]
 	c := must[*member.Commit](w.t)(g.Commit(opts))
-	w.publish(kindCommit, c.Message)
 	if err := g.ConfirmCommit(); err != nil {
 		w.t.Fatal(err)
 	}
 	w.deliver(c.Message, leaf)
 	w.dropRemoved()
+	return c.Message
 }
 
 // empty commits with a path and nothing else.
