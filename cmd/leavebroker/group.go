@@ -32,13 +32,14 @@ type replayInput struct {
 
 // replayAccepted is the group after an accepted line.
 type replayAccepted struct {
-	Line                    int    `json:"line"`
-	Kind                    string `json:"kind"`
-	Accepted                bool   `json:"accepted"`
-	Epoch                   uint64 `json:"epoch"`
-	TreeHash                string `json:"tree_hash"`
-	ConfirmedTranscriptHash string `json:"confirmed_transcript_hash"`
-	Members                 int    `json:"members"`
+	Line                    int      `json:"line"`
+	Kind                    string   `json:"kind"`
+	Accepted                bool     `json:"accepted"`
+	Epoch                   uint64   `json:"epoch"`
+	TreeHash                string   `json:"tree_hash"`
+	ConfirmedTranscriptHash string   `json:"confirmed_transcript_hash"`
+	Members                 int      `json:"members"`
+	Flags                   []string `json:"flags,omitempty"` // mlscore's Flag constants
 }
 
 // replayRefused tells why a line was refused.
@@ -51,8 +52,9 @@ type replayRefused struct {
 }
 
 func newGroupReplay() *cobra.Command {
-	return &cobra.Command{
-		Use:   "replay FILE|-",
+	var known string
+	cmd := &cobra.Command{
+		Use:   "replay [--associations FILE] FILE|-",
 		Short: "Follow a group through a log of its public messages",
 		Long: `Reads JSON Lines {"mls_message": base64, "ratchet_tree"?: base64} in the order of
 the delivery service, a GroupInfo first, and prints for each line the group as it
@@ -63,10 +65,12 @@ is after it:
 
 line counts from 1, empty lines too, which print nothing; kind is group_info,
 proposal, commit, external_commit, private or other; hashes are hex; members is a
-count. reason is malformed, invalid, stale (an epoch that is over), ahead (of an
-epoch not reached), unresolvable (cannot be followed from outside), diverged (a
-member's signature contradicts the state) or unsupported. After a refused line
-the old state is kept and replay goes on. A line has at most 64 MiB.
+count. What is wrong with an accepted line, because members accept it, is beside
+these in flags: [name, ...]. reason is malformed, invalid, stale (an epoch that is
+over), ahead (of an epoch not reached), unresolvable (cannot be followed from
+outside), diverged (a member's signature contradicts the state) or unsupported.
+After a refused line the old state is kept and replay goes on. A line has at most
+64 MiB.
 
 A GroupInfo starts the log: ratchet_tree stands beside it where it does not carry
 the tree. A later one replaces nothing: of the current epoch it is compared, and
@@ -74,24 +78,44 @@ diverged if it differs; of an older one it is stale; of a newer one it is ahead,
 unless a line before it was refused as ahead or was a commit that could not be
 followed: then messages are known to be missing, and it is the new state.
 
-Exit codes: 0 every line is accepted, 1 some line is not, 2 the file cannot be
-read.`,
+A commit may contain LeafOperationProposals, with the code points that a broker
+has by default. One that removes the members associated with its sender can be
+followed only by who knows them: --associations names a file of JSON Lines
+
+  {"epoch": N, "sender": LEAF, "associated": [LEAF, ...]}
+
+that gives them as they were in the epoch in which the commit was sent. Without,
+the commit is unresolvable.
+
+Exit codes: 0 every line is accepted, 1 some line is not, 2 a file cannot be read.`,
 		Example: "  leavebroker group replay log.jsonl | jq 'select(.accepted | not)'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneStandardInput(args[0], known); err != nil {
+				return err
+			}
+			replay := replay{opts: mlscore.Options{Registry: toolRegistry()}}
+			if known != "" {
+				var err error
+				if replay.known, err = readAssociations(cmd, known); err != nil {
+					return err
+				}
+			}
 			in, err := openInput(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			defer in.Close()
-			return replayLog(cmd, in)
+			return replay.log(cmd, in)
 		},
 	}
+	cmd.Flags().StringVar(&known, "associations", "", "`FILE` that tells which members belong to the senders of intents")
+	return cmd
 }
 
-func replayLog(cmd *cobra.Command, in io.Reader) error {
+// log follows a log to its end.
+func (r *replay) log(cmd *cobra.Command, in io.Reader) error {
 	lines := lineReader{in: bufio.NewReaderSize(in, 64<<10), limit: maxInput}
-	replay := replay{opts: mlscore.Options{Registry: toolRegistry()}}
 	refused := false
 	for {
 		text, err := lines.next()
@@ -104,12 +128,12 @@ func replayLog(cmd *cobra.Command, in io.Reader) error {
 		if err == nil && len(text) == 0 {
 			continue
 		}
-		kind := kindOther
+		kind, flags := kindOther, []string(nil)
 		if err == nil {
-			kind, err = replay.line(text)
+			kind, flags, err = r.line(text)
 		}
 		refused = refused || err != nil
-		if err := printJSON(cmd, replay.outcome(lines.count, kind, err)); err != nil {
+		if err := printJSON(cmd, r.outcome(lines.count, kind, flags, err)); err != nil {
 			return err
 		}
 	}
@@ -120,23 +144,24 @@ func replayLog(cmd *cobra.Command, in io.Reader) error {
 }
 
 // line judges one line and follows it if it can.
-func (r *replay) line(text []byte) (kind string, err error) {
+func (r *replay) line(text []byte) (kind string, flags []string, err error) {
 	var in replayInput
 	if err := json.Unmarshal(text, &in); err != nil {
-		return kindOther, refusal(mlscore.ErrMalformed, "not a JSON line: %v", err)
+		return kindOther, nil, refusal(mlscore.ErrMalformed, "not a JSON line: %v", err)
 	}
 	if len(in.Message) == 0 {
-		return kindOther, refusal(mlscore.ErrMalformed, "no mls_message")
+		return kindOther, nil, refusal(mlscore.ErrMalformed, "no mls_message")
 	}
 	m, err := mlscore.ParseMLSMessage(in.Message, r.opts.Registry)
 	if err != nil {
-		return kindOther, err
+		return kindOther, nil, err
 	}
-	return kindOf(m), r.message(m, in.RatchetTree)
+	flags, err = r.message(m, in.RatchetTree)
+	return kindOf(m), flags, err
 }
 
 // outcome is what is printed for a line.
-func (r *replay) outcome(line int, kind string, err error) any {
+func (r *replay) outcome(line int, kind string, flags []string, err error) any {
 	if err != nil {
 		return replayRefused{Line: line, Kind: kind, Reason: mlscore.Reason(err), Error: err.Error()}
 	}
@@ -145,5 +170,6 @@ func (r *replay) outcome(line int, kind string, err error) any {
 		Line: line, Kind: kind, Accepted: true, Epoch: g.Epoch(), Members: g.Tree().Members(),
 		TreeHash:                hex.EncodeToString(g.Tree().TreeHash()),
 		ConfirmedTranscriptHash: hex.EncodeToString(g.ConfirmedTranscriptHash()),
+		Flags:                   flags,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -46,9 +47,9 @@ type replayed struct {
 	Reason, Error string
 }
 
-func runReplay(t testing.TB, log string) (code int, outcomes []replayed) {
+func runReplay(t testing.TB, log string, args ...string) (code int, outcomes []replayed) {
 	t.Helper()
-	code, out, errOut := run(log, "group", "replay", "-")
+	code, out, errOut := run(log, append([]string{"group", "replay", "-"}, args...)...)
 	for line := range strings.Lines(out) {
 		var r replayed
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
@@ -123,7 +124,7 @@ func TestReplayOrder(t *testing.T) {
 	got = slices.Delete(got, first+1, first+2)
 	for i := range got {
 		got[i].Line = i + 1
-		if got[i] != want[i] {
+		if !reflect.DeepEqual(got[i], want[i]) {
 			t.Errorf("after a repeated commit: %+v, want %+v", got[i], want[i])
 		}
 	}
@@ -295,11 +296,11 @@ func FuzzReplay(f *testing.F) {
 	start := []byte(logLine(c.Log[0].Message, nil))
 	f.Fuzz(func(t *testing.T, message, ratchetTree []byte) {
 		r := replay{opts: mlscore.Options{Registry: toolRegistry()}}
-		if _, err := r.line(start); err != nil {
+		if _, _, err := r.line(start); err != nil {
 			t.Fatal(err)
 		}
 		before := r.group
-		_, err := r.line([]byte(logLine(message, ratchetTree)))
+		_, _, err := r.line([]byte(logLine(message, ratchetTree)))
 		if err != nil && !bytes.Equal(before.ContextBytes(), r.group.ContextBytes()) {
 			t.Fatalf("a refused line changed the state: %v", err)
 		}
