@@ -111,7 +111,8 @@
 // A GroupInfo cannot be checked by an observer, and so no intent is acted on
 // over one before a member's signature verifies over its GroupContext, unless
 // the delivery service vouches. One of a later epoch than ours waits until a
-// handshake of its epoch verifies over it: it may have overtaken its commit.
+// handshake of its epoch verifies over it, or commits are known to be missing: it
+// may have overtaken its commit.
 // Across a gap an intent lives on if the leaf has the same bytes; a leaf with the
 // same signature key or credential was updated; any other was removed. If more
 // than one commit was missed, the sender may have changed its leaf before it
@@ -165,7 +166,6 @@
 // Remove, which is all that the draft says. An equal leaf_node_epoch is allowed
 // as drafted, so a leaf of the same epoch can come back: an intent made for it
 // is then reference_reused. The draft's open points, a flag that requires
-// leaf_node_epoch and a new signature key, are options of mlscore; since a
-// Replace may carry a signature key that its owner never chose, one always ends
-// the intent.
+// leaf_node_epoch and a new signature key, are options of mlscore; since its
+// owner may never have chosen it, a new signature key always ends the intent.
 package intents

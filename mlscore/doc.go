@@ -34,7 +34,7 @@
 //	Section 12.1     proposal.go
 //	Section 12.1.8   external.go
 //	Section 12.2, 12.3  proposallist.go, expansion.go
-//	Section 12.4     commit.go, publicgroup.go, provisional.go
+//	Section 12.4     commit.go, publicgroup.go, provisional.go, stagecommit.go
 //	Section 12.4.3   groupinfo.go
 //	Section 17.1     suitenames.go
 //	Appendix C       treemath.go

@@ -32,7 +32,7 @@ var (
 // Error is a refusal: its class, the rule that was broken and how.
 type Error struct {
 	Class   error  // one of the Err values above
-	Section string // of RFC 9420, or the name of another specification
+	Section string // of RFC 9420, or the name of another specification; "" for none
 	Detail  string // what was found, for a person
 }
 
