@@ -48,15 +48,15 @@ func (o *owner) compactLong(ctx context.Context) error {
 	}
 	tried := map[groupKey]int{}
 	for k, size := range sizes {
-		// One that could not be compacted is tried again when it has doubled.
+		// One of which there can be no snapshot yet is tried again when it has doubled.
 		if size < o.b.opts.CompactEntries || size < 2*o.uncompacted[k] || ctx.Err() != nil {
 			continue
 		}
 		left, err := o.compact(ctx, k)
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			o.b.log.Warn("the log of a group is not compacted", zap.Stringer("group", k), zap.Int("entries", size), zap.Error(err))
 		}
-		if err != nil || left {
+		if left {
 			tried[k] = size
 		}
 	}
