@@ -16,7 +16,7 @@ func (x *adversary) act() ([]byte, *member.Group) {
 	other := x.someone().OwnLeaf()
 	x.author = g
 	message, err := []byte(nil), error(nil)
-	switch x.rng.IntN(18) {
+	switch x.rng.IntN(20) {
 	case 0, 16, 17:
 		message, err = g.ProposeUpdate(nil)
 	case 1:
@@ -41,7 +41,7 @@ func (x *adversary) act() ([]byte, *member.Group) {
 		c := x.client()
 		message, err = mlscore.NewMemberAdd(x.observer, c.Signer, must(c.NewKeyPackage(forever)).KeyPackage)
 	case 8, 9:
-		c, opts := x.client(), member.ExternalJoinOptions{}
+		c, opts := x.client(), member.ExternalJoinOptions{LeafOperations: x.leaving()}
 		if x.rng.IntN(3) == 0 {
 			c, opts.Resync = g.Client(), true
 		}
@@ -51,6 +51,14 @@ func (x *adversary) act() ([]byte, *member.Group) {
 		}
 	case 10:
 		message, err = x.replace(g)
+	case 18:
+		if len(x.members) > 4 {
+			message, err = g.Propose(x.operation(other))
+		}
+	case 19:
+		if len(x.members) > 4 {
+			message, err = mlscore.ExternalProposal(x.observer, x.broker, x.operation(other))
+		}
 	default:
 		commit, err := g.Commit(x.commitOptions())
 		if err == nil {
@@ -79,7 +87,7 @@ func (x *adversary) commitOptions() (o member.CommitOptions) {
 	if x.rng.IntN(3) == 0 {
 		o.References = [][]byte{}
 	}
-	switch x.rng.IntN(5) {
+	switch x.rng.IntN(6) {
 	case 0:
 		o.Proposals = append(o.Proposals, member.Add(must(x.client().NewKeyPackage(forever)).KeyPackage))
 	case 1:
@@ -88,6 +96,10 @@ func (x *adversary) commitOptions() (o member.CommitOptions) {
 		}
 	case 2:
 		o.Proposals = append(o.Proposals, must(x.members[0].Client().ExternalPSK([]byte("known"))))
+	case 3:
+		if len(x.members) > 4 {
+			o.Proposals = append(o.Proposals, x.operation(x.someone().OwnLeaf()))
+		}
 	}
 	return o
 }
@@ -115,6 +127,7 @@ func (x *adversary) step() {
 	if !bytes.Equal(before, x.observer.ContextBytes()) {
 		x.t.Fatal("a mutant changed the epoch")
 	}
+	x.hide(message)
 	x.deliver(message, joined)
 	x.judge("duplicate", message)
 }
@@ -136,6 +149,12 @@ func (x *adversary) mutant(message []byte) (kind string, mutant []byte) {
 		return "splice: signed for this epoch", x.resign(x.adopt(x.decode(x.elsewhere())))
 	}
 	a := x.decode(message)
+	kind = x.mutate(a)
+	return kind, x.resign(a)
+}
+
+// mutate changes a content in one place or two.
+func (x *adversary) mutate(a *mlscore.AuthenticatedContent) (kind string) {
 	for range 1 + x.rng.IntN(2)*x.rng.IntN(2) {
 		m := mutations[x.rng.IntN(len(mutations))]
 		for !m.change(x, a) {
@@ -143,7 +162,7 @@ func (x *adversary) mutant(message []byte) (kind string, mutant []byte) {
 		}
 		kind = m.kind
 	}
-	return kind, x.resign(a)
+	return kind
 }
 
 // elsewhere is a message of another group or of another time.
@@ -178,6 +197,16 @@ func (x *adversary) scribble(b []byte) []byte {
 // resign signs a mutant: mostly by the key of its sender, with the membership
 // tag that members expect.
 func (x *adversary) resign(a *mlscore.AuthenticatedContent) []byte {
+	x.sign(a)
+	message := x.seal(a)
+	if m, err := mlscore.ParseMLSMessage(message, x.registry); err == nil && x.rng.IntN(16) == 0 {
+		m.PublicMessage.MembershipTag = x.spoil1(m.PublicMessage.MembershipTag)
+		message = m.Bytes()
+	}
+	return message
+}
+
+func (x *adversary) sign(a *mlscore.AuthenticatedContent) {
 	signer, context := x.signerOf(&a.Content), x.observer.ContextBytes()
 	switch x.rng.IntN(12) {
 	case 0:
@@ -198,25 +227,26 @@ func (x *adversary) resign(a *mlscore.AuthenticatedContent) []byte {
 	case 1:
 		a.ConfirmationTag = x.spoil1(a.ConfirmationTag)
 	}
-	message := x.seal(a)
-	if m, err := mlscore.ParseMLSMessage(message, nil); err == nil && x.rng.IntN(16) == 0 {
-		m.PublicMessage.MembershipTag = x.spoil1(m.PublicMessage.MembershipTag)
-		message = m.Bytes()
-	}
-	return message
 }
 
 // seal frames a signed content as a PublicMessage. A member computes the
-// membership tag: it is made to send this content in place of its own.
+// membership tag: it is made to send this content in place of its own. Where no
+// member is ours, nobody can tell the tag from another of its length.
 func (x *adversary) seal(a *mlscore.AuthenticatedContent) []byte {
-	if a.Content.Sender.Type != mlscore.SenderTypeMember {
-		return (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{AuthenticatedContent: *a}}).Bytes()
+	if a.Content.Sender.Type != mlscore.SenderTypeMember || len(x.members) == 0 {
+		return (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatPublicMessage, PublicMessage: &mlscore.PublicMessage{
+			AuthenticatedContent: *a, MembershipTag: make([]byte, x.suite.HashLen()),
+		}}).Bytes()
 	}
-	var message []byte
+	return must(x.protect(a))
+}
+
+// protect makes the first member send a signed content in place of its own.
+func (x *adversary) protect(a *mlscore.AuthenticatedContent) (message []byte, err error) {
 	spoiled(x.members[0], &member.Mutate{Auth: func(own *mlscore.AuthenticatedContent) { *own = *a }}, func(g *member.Group) {
-		message = must(g.Encrypt(nil, nil))
+		message, err = g.Encrypt(nil, nil)
 	})
-	return message
+	return message, err
 }
 
 // signerOf is whose signature a content needs; nil where nobody has that key.
@@ -244,7 +274,7 @@ func (x *adversary) signerOf(c *mlscore.FramedContent) mlscore.Signer {
 // decode reads a message and forgets the bytes that it was in, so that what is
 // changed is also sent.
 func (x *adversary) decode(message []byte) *mlscore.AuthenticatedContent {
-	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), x.registry)
 	if err != nil || m.PublicMessage == nil {
 		x.t.Fatalf("a message that does not decode: %v", err)
 	}
@@ -339,26 +369,39 @@ func (x *adversary) leafIndex() mlscore.LeafIndex {
 func (x *adversary) spoil() (kind string, message []byte) {
 	m := pick(x.rng, spoilers)
 	hooks := m.hooks(x)
+	defer func() { x.astray = false }()
 	if x.rng.IntN(4) == 0 {
 		c := x.client()
 		c.Mutate = hooks
-		if _, commit, err := c.JoinExternal(must(x.members[0].GroupInfo()), member.ExternalJoinOptions{}); err == nil {
+		opts := member.ExternalJoinOptions{LeafOperations: x.leaving()}
+		if x.astray {
+			opts.LeafOperations = [][]byte{x.operation(x.occupied()).Bytes()}
+		}
+		if _, commit, err := c.JoinExternal(must(x.members[0].GroupInfo()), opts); err == nil {
 			message = commit.Message
 		}
 		return "external commit, " + m.kind, message
 	}
-	opts := x.commitOptions()
-	opts.OmitPath = opts.OmitPath && m.kind != "leaf" && m.kind != "path"
 	committer := x.someone()
 	if committer == x.author {
 		return "", nil // who knows a proposal that the others have not got yet
+	}
+	return "commit, " + m.kind, x.spoiledCommit(committer, m.kind, hooks)
+}
+
+// spoiledCommit is nil where the committer cannot make one.
+func (x *adversary) spoiledCommit(committer *member.Group, kind string, hooks *member.Mutate) (message []byte) {
+	opts := x.commitOptions()
+	opts.OmitPath = opts.OmitPath && kind != "leaf" && kind != "path"
+	if x.astray {
+		opts.Proposals = []*mlscore.Proposal{x.operation(x.occupied())}
 	}
 	spoiled(committer, hooks, func(g *member.Group) {
 		if commit, err := g.Commit(opts); err == nil {
 			message = commit.Message
 		}
 	})
-	return "commit, " + m.kind, message
+	return message
 }
 
 type spoiler struct {
@@ -376,6 +419,10 @@ var spoilers = []spoiler{
 	}},
 	{"path", func(x *adversary) *member.Mutate {
 		return &member.Mutate{Path: func(p *mlscore.UpdatePath) { x.changePath(p) }}
+	}},
+	{"other associations", func(x *adversary) *member.Mutate {
+		x.astray = true
+		return &member.Mutate{}
 	}},
 	{"list", func(x *adversary) *member.Mutate {
 		return &member.Mutate{Content: func(c *mlscore.FramedContent) { x.changeList(c.Commit) }}
@@ -504,7 +551,7 @@ func (x *adversary) changeLeaf(n *mlscore.LeafNode) {
 	case 1:
 		n.EncryptionKey = n.SignatureKey
 	case 2:
-		n.EncryptionKey = x.someone().Public().Tree().Leaf(x.someone().OwnLeaf()).EncryptionKey
+		n.EncryptionKey = x.observer.Tree().Leaf(x.occupied()).EncryptionKey
 	case 3:
 		n.SignatureKey = pick(x.rng, x.keys)
 	case 4:
@@ -581,7 +628,7 @@ func (x *adversary) changeList(c *mlscore.Commit) bool {
 	n := len(c.Proposals)
 	c.Proposals = slices.Clone(c.Proposals)
 	pending := slices.Collect(x.observer.Proposals())
-	switch op := x.rng.IntN(7); {
+	switch op := x.rng.IntN(9); {
 	case op == 0 && n > 0:
 		i := x.rng.IntN(n)
 		c.Proposals = slices.Delete(c.Proposals, i, i+1)
@@ -595,6 +642,8 @@ func (x *adversary) changeList(c *mlscore.Commit) bool {
 		c.Proposals = append(c.Proposals, mlscore.ProposalOrRef{Proposal: pick(x.rng, pending).Proposal})
 	case op == 5:
 		c.Proposals = append(c.Proposals, mlscore.ProposalOrRef{Reference: x.spoil1(x.suite.Sum(nil))})
+	case op > 6: // beside whatever else concerns the leaf
+		c.Proposals = append(c.Proposals, mlscore.ProposalOrRef{Proposal: x.operation(x.concerned(c))})
 	default:
 		c.Proposals = append(c.Proposals, mlscore.ProposalOrRef{Proposal: x.anyProposal()})
 	}
@@ -605,14 +654,14 @@ func (x *adversary) changeList(c *mlscore.Commit) bool {
 func (x *adversary) anyProposal() *mlscore.Proposal {
 	reg := x.observer.Registry()
 	leaf := func() *mlscore.LeafNode {
-		owner := x.someone().OwnLeaf()
+		owner := x.occupied()
 		n := freshLeaf(x.observer.Tree().Leaf(owner))
 		n.Source, n.EncryptionKey = mlscore.LeafNodeSourceUpdate, must(x.client().NewKeyPackage(forever)).LeafNode.EncryptionKey
 		n.Extensions = n.Extensions.With(reg.LeafNodeEpoch, uint64Bytes(x.observer.Epoch()))
 		x.signLeaf(n, owner)
 		return n
 	}
-	switch x.rng.IntN(13) {
+	switch x.rng.IntN(15) {
 	case 0:
 		return member.Add(must(x.client().NewKeyPackage(forever)).KeyPackage)
 	case 1:
@@ -620,9 +669,9 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 	case 2:
 		return member.Remove(x.leafIndex())
 	case 3:
-		return must(x.members[0].Client().ExternalPSK([]byte(pick(x.rng, []string{"known", "unknown"}))))
+		return must(x.client().ExternalPSK([]byte(pick(x.rng, []string{"known", "unknown"}))))
 	case 4:
-		return must(x.members[0].Client().ResumptionPSK(mlscore.ResumptionPSKUsage(1+x.rng.IntN(3)), x.observer.GroupID(), min(x.observer.Epoch(), uint64(x.rng.IntN(4)))))
+		return must(x.client().ResumptionPSK(mlscore.ResumptionPSKUsage(1+x.rng.IntN(3)), x.observer.GroupID(), min(x.observer.Epoch(), uint64(x.rng.IntN(4)))))
 	case 5:
 		return member.ReInit(mlscore.ReInit{GroupID: []byte("next"), Version: mlscore.ProtocolVersion(x.rng.IntN(3)), CipherSuite: x.suite.ID})
 	case 6:
@@ -644,10 +693,13 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 		}
 		return mlscore.NewReplace(reg, x.leafIndex(), n)
 	case 11: // another signature key in its place
-		replaced, n := x.someone().OwnLeaf(), leaf()
+		replaced, n := x.occupied(), leaf()
 		n.SignatureKey = x.newSigner().PublicKey()
 		x.signLeaf(n, replaced)
 		return mlscore.NewReplace(reg, replaced, n)
+	}
+	if x.rng.IntN(3) > 0 {
+		return x.operation(x.leafIndex())
 	}
 	return &mlscore.Proposal{Type: pick(x.rng, []mlscore.ProposalType{0x0a0a, 0xf321, reg.AppEphemeral}), Body: []byte{0, 1, 0}[x.rng.IntN(3):]}
 }
@@ -655,6 +707,9 @@ func (x *adversary) anyProposal() *mlscore.Proposal {
 // changeProposal changes a proposal, and signs again what is signed in it.
 func (x *adversary) changeProposal(p *mlscore.Proposal, sender mlscore.Sender) bool {
 	switch {
+	case p.Type == x.points.ProposalType:
+		x.changeOperation(p)
+		return true
 	case p.IsReplace():
 		if x.rng.IntN(2) == 0 {
 			p.Replaced = x.leafIndex()

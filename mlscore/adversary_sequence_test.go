@@ -25,10 +25,10 @@ type follower struct {
 func (f *follower) hear(kind string, message []byte) bool {
 	f.t.Helper()
 	var staged *mlscore.Staged
-	m, observed := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	m, observed := mlscore.ParseMLSMessage(bytes.Clone(message), f.agree.registry)
 	if observed == nil {
-		checkRestored(f.t, f.observer, mlscore.Options{}, m)
-		staged, observed = f.observer.Stage(m)
+		checkRestored(f.t, f.observer, mlscore.Options{Registry: f.agree.registry}, m)
+		staged, observed = f.agree.stage(f.observer, m)
 	}
 	received, err := f.group.Process(bytes.Clone(message))
 	f.tally.mutants++

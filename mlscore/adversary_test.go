@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"leavebroker/intents"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
 )
@@ -106,6 +107,10 @@ type adversary struct {
 	signers  map[string]mlscore.Signer // by public key, of everybody who ever was
 	keys     [][]byte                  // the same public keys, in order of creation
 	broker   mlscore.Signer
+	points   intents.CodePoints
+	registry *mlscore.Registry
+	users    map[string]int // by identity: what the Authentication Service knows
+	astray   bool           // its answers are other ones
 	observer *mlscore.PublicGroup
 	start    *mlscore.PublicGroup // the observer's first state
 	welcome  []byte               // into that
@@ -121,21 +126,40 @@ type adversary struct {
 
 const adversaryMembers = 5
 
-func newAdversary(t *testing.T, id mlscore.CipherSuite, seed uint64, group string) *adversary {
-	t.Helper()
+// newStranger is an adversary without a group. Its deployment wraps the intents
+// in LeafOperationProposals or not, and takes them by reference in external
+// commits or not, as the seed says.
+func newStranger(t *testing.T, id mlscore.CipherSuite, seed uint64, group string) *adversary {
 	x := &adversary{
 		t: t, suite: must(mlscore.DefaultRegistry().LookupSuite(id)), group: []byte(group),
 		rng:     rand.New(rand.NewPCG(seed, uint64(id))),
 		random:  rand.NewChaCha8([32]byte{byte(id), byte(id >> 8), byte(seed), byte(seed >> 8), byte(len(group))}),
-		signers: make(map[string]mlscore.Signer), tally: newTally(),
+		signers: make(map[string]mlscore.Signer), users: make(map[string]int), tally: newTally(),
+		points: intents.DefaultCodePoints(), registry: mlscore.DefaultRegistry(),
 	}
+	if seed%2 == 1 {
+		x.points.Body = intents.BodyOpaque
+	}
+	operation := x.points.CustomProposal()
+	operation.AcceptReferences = seed%4 > 1
+	x.registry.Custom = []mlscore.CustomProposal{operation}
 	x.broker = x.newSigner()
-	creator := x.client()
-	x.members = []*member.Group{must(creator.Create(x.group, mlscore.Extensions{{
+	return x
+}
+
+// senders is an external_senders extension with the broker in it.
+func (x *adversary) senders() mlscore.Extension {
+	return mlscore.Extension{
 		Type: mlscore.ExtensionTypeExternalSenders, Data: mlscore.AppendExternalSenders(nil, []mlscore.ExternalSender{
 			{SignatureKey: x.broker.PublicKey(), Credential: mlscore.BasicCredential([]byte("broker"))},
 		}),
-	}}, forever))}
+	}
+}
+
+func newAdversary(t *testing.T, id mlscore.CipherSuite, seed uint64, group string) *adversary {
+	t.Helper()
+	x := newStranger(t, id, seed, group)
+	x.members = []*member.Group{must(x.client().Create(x.group, mlscore.Extensions{x.senders()}, forever))}
 	var adds []*mlscore.Proposal
 	for range adversaryMembers - 1 {
 		k := must(x.client().NewKeyPackage(forever))
@@ -148,10 +172,15 @@ func newAdversary(t *testing.T, id mlscore.CipherSuite, seed uint64, group strin
 	for _, k := range x.packages {
 		x.members = append(x.members, must(k.Join(commit.Welcome, nil)))
 	}
-	info := must(mlscore.ParseMLSMessage(must(x.members[0].GroupInfo()), nil))
-	x.observer = must(mlscore.NewPublicGroup(info.GroupInfo, nil, mlscore.Options{}))
+	x.observer = x.observe(must(x.members[0].GroupInfo()))
 	x.start, x.welcome = x.observer, commit.Welcome
 	return x
+}
+
+// observe is an observer who starts from a GroupInfo.
+func (x *adversary) observe(groupInfo []byte) *mlscore.PublicGroup {
+	info := must(mlscore.ParseMLSMessage(groupInfo, x.registry)).GroupInfo
+	return must(mlscore.NewPublicGroup(info, nil, mlscore.Options{Registry: x.registry}))
 }
 
 func (x *adversary) newSigner() mlscore.Signer {
@@ -163,13 +192,41 @@ func (x *adversary) newSigner() mlscore.Signer {
 
 func (x *adversary) client() *member.Client {
 	x.serial++
+	name := fmt.Sprintf("client %d", x.serial)
+	x.users[name] = x.serial / 3
 	return &member.Client{
-		CipherSuite: x.suite.ID, Signer: x.newSigner(), Random: x.random,
-		Credential: mlscore.BasicCredential(fmt.Appendf(nil, "client %d", x.serial)),
-		PSK: func(id mlscore.PreSharedKeyID) ([]byte, bool) {
-			return []byte("secret"), id.Type == mlscore.PSKTypeExternal && string(id.ID) == "known"
-		},
+		CipherSuite: x.suite.ID, Signer: x.newSigner(), Random: x.random, Registry: x.registry,
+		Credential: mlscore.BasicCredential([]byte(name)), PSK: knownPSK, Associate: x.associated,
 	}
+}
+
+// knownPSK is the external PSK that all clients have.
+func knownPSK(id mlscore.PreSharedKeyID) ([]byte, bool) {
+	return []byte("secret"), id.Type == mlscore.PSKTypeExternal && string(id.ID) == "known"
+}
+
+// associated is the Authentication Service: the other leaves of the sender's
+// user, if it knows that. Where it goes astray, somebody else instead.
+func (x *adversary) associated(g *mlscore.PublicGroup, sender mlscore.LeafIndex) (list []mlscore.LeafIndex, known bool) {
+	user, known := x.users[string(g.Tree().Leaf(sender).Credential.Identity)]
+	if !known {
+		return nil, x.astray
+	}
+	for i, leaf := range g.Tree().All() {
+		other, known := x.users[string(leaf.Credential.Identity)]
+		if i != sender && (known && other == user) != x.astray {
+			list = append(list, i)
+		}
+	}
+	if x.astray && len(list) > 0 {
+		list = list[:1]
+	}
+	return list, true
+}
+
+// stage lets an observer judge, with the answers of the Authentication Service.
+func (x *adversary) stage(g *mlscore.PublicGroup, m *mlscore.MLSMessage) (*mlscore.Staged, error) {
+	return g.StageWith(m, func(sender mlscore.LeafIndex) ([]mlscore.LeafIndex, bool) { return x.associated(g, sender) })
 }
 
 // someone is a random member who speaks.
@@ -177,6 +234,16 @@ func (x *adversary) someone() *member.Group {
 	for {
 		if g := pick(x.rng, x.members); g != x.silent {
 			return g
+		}
+	}
+}
+
+// occupied is a random leaf in use.
+func (x *adversary) occupied() mlscore.LeafIndex {
+	for {
+		i := mlscore.LeafIndex(x.rng.IntN(int(x.observer.Tree().LeafWidth())))
+		if x.observer.Tree().Leaf(i) != nil {
+			return i
 		}
 	}
 }
@@ -209,32 +276,58 @@ type verdict struct {
 // counts as received by the members themselves.
 func (x *adversary) ask(message []byte) verdict {
 	var v verdict
-	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), x.registry)
 	v.observer = err
-	sender := mlscore.Sender{}
+	var content *mlscore.FramedContent
 	if err == nil {
-		v.staged, v.observer = x.observer.Stage(m)
-		if m.PublicMessage != nil && m.PublicMessage.Content.Commit != nil {
-			sender = m.PublicMessage.Content.Sender
+		v.staged, v.observer = x.stage(x.observer, m)
+		if m.PublicMessage != nil {
+			content = &m.PublicMessage.Content
 		}
 	}
+	x.askMembers(&v, message, content, nil)
+	return v
+}
+
+// askMembers brings a message to copies of all members but one, and the
+// committer.
+func (x *adversary) askMembers(v *verdict, message []byte, c *mlscore.FramedContent, except *member.Group) {
 	for _, g := range x.members {
-		if sender.Type == mlscore.SenderTypeMember && sender.LeafIndex == g.OwnLeaf() {
+		committer := c != nil && c.Commit != nil && c.Sender.Type == mlscore.SenderTypeMember && c.Sender.LeafIndex == g.OwnLeaf()
+		if g == except || committer {
 			continue
 		}
 		sacrificed := *g
 		received, err := sacrificed.Process(bytes.Clone(message))
 		v.members, v.errs, v.received = append(v.members, &sacrificed), append(v.errs, err), append(v.received, received)
 	}
-	return v
 }
 
 // judge brings a mutant to everybody and checks that they agree.
 func (x *adversary) judge(kind string, message []byte) {
 	x.t.Helper()
 	v := x.ask(message)
+	if len(v.members) == 0 {
+		return // a commit by the only one who could tell
+	}
+	row := x.settle(kind, &v)
+	if v.observer != nil || row != "" {
+		return
+	}
+	x.checkAssociations(kind, message, v.staged)
+	if v.staged.Kind == mlscore.StagedProposal {
+		x.observer = v.staged.Next() // the members have it as well
+	} else if x.rng.IntN(4) == 0 {
+		x.past = append(x.past, message)
+	}
+}
+
+// settle checks that all agree on a mutant, counts it, and gives the row of what
+// the observer could not see.
+func (x *adversary) settle(kind string, v *verdict) (row string) {
+	x.t.Helper()
 	x.tally.mutants++
-	row := x.agree(kind, &v)
+	row = x.agree(kind, v)
 	n := x.tally.kinds[kind]
 	if v.observer != nil {
 		x.tally.refused++
@@ -252,12 +345,27 @@ func (x *adversary) judge(kind string, message []byte) {
 		}
 	}
 	x.tally.kinds[kind] = n
-	if v.observer == nil && v.staged.Kind == mlscore.StagedProposal && row == "" {
-		x.observer = v.staged.Next() // the members have it as well
+	return row
+}
+
+// checkAssociations lets the observer judge a commit that all accept by other
+// associations: it can only say that it does not understand.
+func (x *adversary) checkAssociations(kind string, message []byte, staged *mlscore.Staged) {
+	x.t.Helper()
+	if !slices.ContainsFunc(staged.Applied, func(a mlscore.AppliedProposal) bool { return a.Expansion != nil && a.Expansion.Associated }) {
+		return
 	}
-	if row == "" && v.observer == nil && v.staged.Kind != mlscore.StagedProposal && x.rng.IntN(4) == 0 {
-		x.past = append(x.past, message)
+	m := must(mlscore.ParseMLSMessage(message, x.registry))
+	x.astray = true
+	_, err := x.stage(x.observer, m)
+	x.astray = false
+	if mlscore.Reason(err) != "unresolvable" || errors.Is(err, mlscore.ErrInvalid) {
+		x.t.Errorf("%s: by other associations: %v", kind, err)
 	}
+	if _, err = x.observer.Stage(m); mlscore.Reason(err) != "unresolvable" {
+		x.t.Errorf("%s: by no association: %v", kind, err)
+	}
+	x.tally.kinds["associations"] = [2]int{x.tally.kinds["associations"][0] + 2, 0}
 }
 
 // taggedRight says whether members cannot find fault with the tags and secrets of
@@ -359,11 +467,11 @@ func (x *adversary) checkNext(kind string, next *mlscore.PublicGroup) {
 // follow, for a reason that an observer cannot see, are left behind.
 func (x *adversary) deliver(message []byte, joined *member.Group) {
 	x.t.Helper()
-	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), nil)
+	m, err := mlscore.ParseMLSMessage(bytes.Clone(message), x.registry)
 	if err != nil {
 		x.t.Fatal(err)
 	}
-	staged, err := x.observer.Stage(m)
+	staged, err := x.stage(x.observer, m)
 	if err != nil {
 		x.t.Fatalf("a real message: %v", err)
 	}
@@ -425,6 +533,7 @@ func TestAdversary(t *testing.T) {
 				for epochs := 0; x.live() && epochs < 24 && total.mutants+x.tally.mutants < budget && !t.Failed(); epochs++ {
 					x.step()
 				}
+				x.goDark()
 				total.add(x.tally)
 			}
 			total.log(t)
