@@ -2,6 +2,7 @@ package mlscore_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -73,22 +74,18 @@ func (x *adversary) judgeHidden(kind string, message []byte, a *mlscore.Authenti
 	if a.Content.Sender.Type != mlscore.SenderTypeMember || a.Content.ContentType == mlscore.ContentTypeApplication {
 		return // a PrivateMessage names no other sender, and is then read as another content
 	}
-	x.blind(kind, message)
 	x.scribbled(message)
 	var v verdict
-	told, err := x.reread(a)
-	if v.observer = err; err == nil {
-		v.staged, v.observer = x.observer.StageContent(told, func(sender mlscore.LeafIndex) ([]mlscore.LeafIndex, bool) {
-			return x.associated(x.observer, sender)
-		})
+	if v.observer = x.blind(kind, message); errors.Is(v.observer, mlscore.ErrUnresolvable) {
+		v.staged, v.observer = x.told(a)
 	}
 	x.askMembers(&v, message, &a.Content, x.members[0])
 	x.settle(kind, &v)
 }
 
-// reread is what a content is to those who decrypt it (RFC 9420, Section 6.3.1):
-// what follows it is padding.
-func (x *adversary) reread(a *mlscore.AuthenticatedContent) (*mlscore.AuthenticatedContent, error) {
+// told is what an observer says who is told a content as those read it who
+// decrypt it (RFC 9420, Section 6.3.1): what follows it is padding.
+func (x *adversary) told(a *mlscore.AuthenticatedContent) (*mlscore.Staged, error) {
 	r := codec.NewReader(a.AppendAuth(a.Content.Bytes()))
 	told := &mlscore.AuthenticatedContent{WireFormat: mlscore.WireFormatPrivateMessage, Content: mlscore.ReadFramedContent(r, x.registry)}
 	told.Signature = r.Opaque()
@@ -98,12 +95,17 @@ func (x *adversary) reread(a *mlscore.AuthenticatedContent) (*mlscore.Authentica
 	if len(bytes.Trim(r.Rest(), "\x00")) > 0 {
 		r.Fail("padding that is not zero")
 	}
-	return told, r.Err()
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return x.observer.StageContent(told, func(sender mlscore.LeafIndex) ([]mlscore.LeafIndex, bool) {
+		return x.associated(x.observer, sender)
+	})
 }
 
-// blind checks what an observer says of a PrivateMessage, which tells it the
-// group and the epoch and no more, and that it stays as it was.
-func (x *adversary) blind(kind string, message []byte) {
+// blind is what an observer says of a PrivateMessage, which tells it the group
+// and the epoch and no more. It stays as it was.
+func (x *adversary) blind(kind string, message []byte) error {
 	x.t.Helper()
 	m, err := mlscore.ParseMLSMessage(message, x.registry)
 	if err != nil || m.PrivateMessage == nil {
@@ -119,12 +121,13 @@ func (x *adversary) blind(kind string, message []byte) {
 		want = "ahead"
 	}
 	before := state(x.observer)
-	if _, err := x.stage(x.observer, m); mlscore.Reason(err) != want {
+	if _, err = x.stage(x.observer, m); mlscore.Reason(err) != want {
 		x.t.Errorf("%s: %v, want %s", kind, err, want)
 	}
 	if !bytes.Equal(before, state(x.observer)) {
 		x.t.Errorf("%s: a refusal changed the observer", kind)
 	}
+	return err
 }
 
 // state is all that a message may change in an observer.
@@ -146,8 +149,7 @@ func (x *adversary) scribbled(message []byte) {
 	}
 	m, err := mlscore.ParseMLSMessage(mutant, x.registry)
 	if err == nil && m.PrivateMessage != nil {
-		x.blind(kind, mutant)
-		_, err = x.stage(x.observer, m)
+		err = x.blind(kind, mutant)
 	} else if err == nil {
 		_, err = x.stage(x.observer, m) // it has become another kind of message
 	}

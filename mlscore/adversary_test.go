@@ -21,7 +21,9 @@ import (
 // member refuses, it is for one of these; the member's error tells which.
 // Members judge the public part by the same PublicGroup.Stage: they are an
 // independent witness of tags, decryption, pre-shared keys and the epochs that
-// the committer's own derivation leads to, and of nothing else.
+// the committer's own derivation leads to, and of nothing else; checkOperations
+// judges LeafOperationProposals anew. Of a PrivateMessage an observer sees
+// nothing but the group and the epoch: judgeHidden has the rule for it.
 const (
 	rowMembershipTag   = "membership_tag: its value (RFC 9420, Section 6.2)"
 	rowConfirmationTag = "confirmation_tag: its value (RFC 9420, Section 6.1)"
@@ -335,6 +337,7 @@ func (x *adversary) settle(kind string, v *verdict) (row string) {
 	} else {
 		n[1]++
 		x.checkNext(kind, v.staged.Next())
+		x.checkOperations(kind, v.staged)
 		if row == "" {
 			x.tally.accepted++
 		} else {
@@ -372,7 +375,7 @@ func (x *adversary) checkAssociations(kind string, message []byte, staged *mlsco
 // a kind of mutant: its sender derived them from what it sent. Where they do, it
 // went to another epoch than they and the observer.
 func taggedRight(kind string) bool {
-	return slices.ContainsFunc([]string{"commit, unspoiled", "commit, leaf", "commit, authenticated_data"}, func(right string) bool {
+	return slices.ContainsFunc([]string{"commit, unspoiled", "commit, leaf", "commit, same effect", "commit, authenticated_data"}, func(right string) bool {
 		return strings.HasSuffix(kind, right)
 	})
 }
@@ -475,6 +478,7 @@ func (x *adversary) deliver(message []byte, joined *member.Group) {
 	if err != nil {
 		x.t.Fatalf("a real message: %v", err)
 	}
+	x.checkOperations("a real message", staged)
 	x.members = slices.DeleteFunc(x.members, func(g *member.Group) bool {
 		_, err := g.Process(message)
 		if row := rowOf(err); err != nil && row != rowOwnLeaf && row != rowPSK {
@@ -513,7 +517,7 @@ func adversaryBudget(t *testing.T) (n int, seed uint64) {
 
 // TestAdversary lets groups live in every suite. Each of their handshakes is
 // changed in one or two places, and signed again by the right key, by a wrong
-// one or not at all; members also make commits that are wrong in one place and
+// one or not at all, and encrypted or not; members also make commits that are wrong in one place and
 // right, with all their tags, in all others. The suite with the fastest
 // signatures gets two thirds of the mutants.
 func TestAdversary(t *testing.T) {
