@@ -9,7 +9,6 @@ import (
 
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
-	"leavebroker/mlscore/mlstest"
 )
 
 // follower is a member who only listens, and an observer, of one log.
@@ -18,7 +17,7 @@ type follower struct {
 	group    *member.Group
 	observer *mlscore.PublicGroup
 	tally    *tally
-	agree    *adversary // only to compare refusals
+	agree    *adversary // compares refusals, and knows who is associated
 }
 
 // hear brings one message to both, and says whether they can go on together.
@@ -120,97 +119,4 @@ func TestAdversarySequences(t *testing.T) {
 		})
 	}
 	sum.log(t)
-}
-
-// passiveCase is a client of the MLS working group's vectors, with its keys.
-type passiveCase struct {
-	CipherSuite  mlscore.CipherSuite `json:"cipher_suite"`
-	ExternalPSKs []struct {
-		ID  mlstest.Hex `json:"psk_id"`
-		PSK mlstest.Hex `json:"psk"`
-	} `json:"external_psks"`
-	KeyPackage     mlstest.Hex  `json:"key_package"`
-	SignaturePriv  mlstest.Hex  `json:"signature_priv"`
-	EncryptionPriv mlstest.Hex  `json:"encryption_priv"`
-	InitPriv       mlstest.Hex  `json:"init_priv"`
-	Welcome        mlstest.Hex  `json:"welcome"`
-	RatchetTree    *mlstest.Hex `json:"ratchet_tree"`
-}
-
-func (c *passiveCase) join() *member.Group {
-	suite := must(mlscore.DefaultRegistry().LookupSuite(c.CipherSuite))
-	client := &member.Client{
-		CipherSuite: c.CipherSuite, Signer: must(mlscore.NewSigner(suite.Signature, c.SignaturePriv)),
-		PSK: func(id mlscore.PreSharedKeyID) ([]byte, bool) {
-			for _, p := range c.ExternalPSKs {
-				if id.Type == mlscore.PSKTypeExternal && bytes.Equal(p.ID, id.ID) {
-					return p.PSK, true
-				}
-			}
-			return nil, false
-		},
-	}
-	public := must(mlscore.ParseMLSMessage(c.KeyPackage, nil)).KeyPackage
-	var tree []byte
-	if c.RatchetTree != nil {
-		tree = *c.RatchetTree
-	}
-	return must(must(client.ImportKeyPackage(public, c.InitPriv, c.EncryptionPriv)).Join(c.Welcome, tree))
-}
-
-// TestAdversaryVectors does the same to logs of another implementation, whose
-// keys are those of one member: its messages cannot be signed again, but their
-// bytes can be changed.
-func TestAdversaryVectors(t *testing.T) {
-	var logs []struct {
-		Case int `json:"case"`
-		Log  []struct {
-			MLSMessage mlstest.Hex `json:"mls_message"`
-		} `json:"log"`
-	}
-	var clients []passiveCase
-	mlstest.JSON(t, "replay/handling-commit.json", &logs)
-	mlstest.JSON(t, "mlswg/passive-client-handling-commit.json", &clients)
-	_, seed := adversaryBudget(t)
-	x := &adversary{t: t, rng: rand.New(rand.NewPCG(seed, 0))}
-	total := newTally()
-	var elsewhere [][]byte
-	for _, l := range logs {
-		info := must(mlscore.ParseMLSMessage(l.Log[0].MLSMessage, nil)).GroupInfo
-		observer := must(mlscore.NewPublicGroup(info, nil, mlscore.Options{}))
-		var log [][]byte
-		for _, m := range l.Log[1:] {
-			log = append(log, m.MLSMessage)
-		}
-		for range 4 {
-			f := follower{t: t, group: clients[l.Case].join(), observer: observer, tally: total, agree: x}
-			if !bytes.Equal(f.group.Public().ContextBytes(), observer.ContextBytes()) {
-				t.Fatalf("case %d is not of the same group", l.Case)
-			}
-			for _, message := range shuffled(x.rng, log, elsewhere) {
-				together := true
-				for i := 0; i < 4 && together; i++ {
-					together = f.mutant(x.scribble(bytes.Clone(message)))
-				}
-				if !together || !f.hear("vector", message) {
-					break
-				}
-			}
-		}
-		elsewhere = append(elsewhere, log...)
-	}
-	total.log(t)
-}
-
-// mutant brings a message to both that nobody can follow but by what an
-// observer cannot see: then they part only in a copy of the member.
-func (f *follower) mutant(message []byte) bool {
-	f.t.Helper()
-	before, group, observer := f.tally.accepted, *f.group, f.observer
-	parted := !f.hear("vector, changed", message)
-	if parted && f.tally.accepted == before { // refused by the member: nothing changed
-		*f.group, f.observer = group, observer
-		return true
-	}
-	return !parted
 }
