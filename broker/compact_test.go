@@ -209,10 +209,10 @@ func FuzzParseSnapshot(f *testing.F) {
 func TestLargeGroups(t *testing.T) {
 	w := newWorld(t, func(o *Options) {
 		compactsSoon(o)
-		o.Limits.MessageBytes = 64 << 10
+		o.Limits.MessageBytes = 128 << 10
 	})
 	var names []string
-	for i := range 800 {
+	for i := range 1200 {
 		names = append(names, fmt.Sprintf("member %d", i))
 	}
 	w.create(names...)
