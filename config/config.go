@@ -21,6 +21,12 @@ type Config struct {
 	// NATS says which NATS server carries and stores the logs.
 	NATS NATS `yaml:"nats"`
 
+	// Instance names this process among those that serve the same logs: 1 to 32
+	// of A-Z a-z 0-9 _ -, and unlike any other that runs, as two of one name
+	// would both take themselves for the owner of a partition. Optional.
+	// Default: empty, a random one at each start.
+	Instance string `yaml:"instance"`
+
 	// Prefix is the first token of every subject, and begins the names of
 	// streams, consumers and buckets. 1 to 32 of A-Z a-z 0-9 _ -. Default:
 	// leave.
@@ -41,6 +47,12 @@ type Config struct {
 	// AckWait is how long the server waits for the acknowledgement of an input
 	// before it delivers it again, from 100ms to 5m. Default: 3s.
 	AckWait Duration `yaml:"ack_wait"`
+
+	// Cache bounds what is kept in memory.
+	Cache Cache `yaml:"cache"`
+
+	// Compaction shortens long logs in the background.
+	Compaction Compaction `yaml:"compaction"`
 
 	// Events says what is stored about what happened.
 	Events Events `yaml:"events"`
@@ -84,9 +96,16 @@ type NATS struct {
 	// domain. Default: empty.
 	APIPrefix string `yaml:"api_prefix"`
 
-	// Replicas is the number of servers that store each message. Only 1 is
-	// supported so far. Default: 1.
+	// Replicas is the number of servers that store each message: 1, or with url
+	// 3 or 5 of a cluster. What exists with another number is refused at start.
+	// Default: 1.
 	Replicas int `yaml:"replicas"`
+
+	// CreateAssets makes the streams, consumers and buckets that are missing on
+	// the server, and brings their sizes and times to the configured ones.
+	// Without it they are only compared with what is needed, and a difference
+	// ends the start. Default: true.
+	CreateAssets bool `yaml:"create_assets"`
 
 	// Embedded is the server in this process; it has effect without url only.
 	Embedded Embedded `yaml:"embedded"`
@@ -138,6 +157,29 @@ type Limits struct {
 	// counts headers. A GroupInfo with its tree takes some 200 bytes for each
 	// member in suite 1, and 7 KB with ML-DSA-65. Default: 1MiB.
 	MessageBytes ByteSize `yaml:"message_bytes"`
+
+	// ObjectBytes is the largest GroupInfo in bytes that is given by reference
+	// into the object store; at least message_bytes and at most 1GiB. Default:
+	// 64MiB.
+	ObjectBytes ByteSize `yaml:"object_bytes"`
+}
+
+// Cache is the memory of groups that are loaded.
+type Cache struct {
+	// MaxBytes is the memory for loaded groups in bytes, at least 1MiB. Groups
+	// beyond it are read from their logs when they are needed. Default: 256MiB.
+	MaxBytes ByteSize `yaml:"max_bytes"`
+}
+
+// Compaction replaces what is old in a group's log by a snapshot.
+type Compaction struct {
+	// Entries is the number of entries of a group's log since its last snapshot
+	// above which it is compacted, at least 10. Default: 1000.
+	Entries int `yaml:"entries"`
+
+	// Interval is how often logs are looked through for such groups, at least
+	// 1s. Default: 10m.
+	Interval Duration `yaml:"interval"`
 }
 
 // Events is the stored record of what happened to intents and groups.
@@ -148,6 +190,13 @@ type Events struct {
 	// Cleartext writes credentials and subjects of users into events as they
 	// are, instead of as keyed hashes. Default: false.
 	Cleartext bool `yaml:"cleartext"`
+
+	// KeyFile is the path of a file with the secret that keys those hashes: 32
+	// random bytes, as head -c 32 /dev/urandom gives. Instances that serve the
+	// same logs need the same one, or one user has different hashes in the
+	// events of each. Optional. Default: empty, keys/events.key in state_dir,
+	// made on first start.
+	KeyFile string `yaml:"key_file"`
 }
 
 // Log is the daemon's own log.

@@ -19,15 +19,18 @@ const day = Duration(24 * time.Hour)
 func Default() Config {
 	return Config{
 		NATS: NATS{
-			Name:     "leavebroker",
-			Replicas: 1,
-			Embedded: Embedded{SyncAlways: true},
+			Name:         "leavebroker",
+			Replicas:     1,
+			CreateAssets: true,
+			Embedded:     Embedded{SyncAlways: true},
 		},
 		Prefix:     "leave",
 		Partitions: 64,
-		Limits:     Limits{IntentBytes: 16 << 10, MessageBytes: 1 << 20},
+		Limits:     Limits{IntentBytes: 16 << 10, MessageBytes: 1 << 20, ObjectBytes: 64 << 20},
 		PinTTL:     Duration(3 * time.Second),
 		AckWait:    Duration(3 * time.Second),
+		Cache:      Cache{MaxBytes: 256 << 20},
+		Compaction: Compaction{Entries: 1000, Interval: Duration(10 * time.Minute)},
 		Events:     Events{MaxAge: 30 * day},
 		Log:        Log{Level: "info", Format: "auto"},
 		Tenants:    []Tenant{DefaultTenant("default")},

@@ -8,8 +8,9 @@ type Tenant struct {
 	Name string `yaml:"name"`
 
 	// Keys refer to the signing keys, at most one for each signature scheme in
-	// use at a time, older ones after it. Optional. Default: empty, which makes
-	// the keys in state_dir on first start.
+	// use at a time, older ones after it. Instances that serve the same logs
+	// need the same ones. Optional. Default: empty, which makes the keys in
+	// state_dir on first start.
 	Keys []KeyRef `yaml:"keys"`
 
 	// SenderIdentity is the identity of the basic credential in the
@@ -80,8 +81,10 @@ type Tenant struct {
 	// refuse takes its commit for invalid. Default: report.
 	ReplacedSignatureKey string `yaml:"replaced_signature_key"`
 
-	// Isolation is shared, one stream for all such tenants. dedicated, a stream
-	// of its own, is not supported yet. Default: shared.
+	// Isolation is shared, one stream for all such tenants, or dedicated, a
+	// stream of its own, PREFIX-log-NAME instead of PREFIX-log, with 8 partitions
+	// at most. It cannot change once the tenant has a log: the start is then
+	// refused. Default: shared.
 	Isolation string `yaml:"isolation"`
 
 	// CodePoints are the numbers that the tenant's clients give to what IANA

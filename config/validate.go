@@ -27,6 +27,9 @@ func (c *Config) problems() problems {
 		ps.add("state_dir", "missing, and none of $STATE_DIRECTORY, $XDG_STATE_HOME and $HOME is set")
 	}
 	c.NATS.validate(&ps)
+	if c.Instance != "" && !prefixPattern.MatchString(c.Instance) {
+		ps.add("instance", "%q is not 1 to 32 of A-Z a-z 0-9 _ -", c.Instance)
+	}
 	if !prefixPattern.MatchString(c.Prefix) {
 		ps.add("prefix", "%q is not 1 to 32 of A-Z a-z 0-9 _ -", c.Prefix)
 	}
@@ -34,6 +37,9 @@ func (c *Config) problems() problems {
 	c.Limits.validate(&ps)
 	between(&ps, "pin_ttl", c.PinTTL, Duration(100*time.Millisecond), Duration(5*time.Minute))
 	between(&ps, "ack_wait", c.AckWait, Duration(100*time.Millisecond), Duration(5*time.Minute))
+	atLeast(&ps, "cache.max_bytes", c.Cache.MaxBytes, 1<<20)
+	atLeast(&ps, "compaction.entries", c.Compaction.Entries, 10)
+	atLeast(&ps, "compaction.interval", c.Compaction.Interval, Duration(time.Second))
 	atLeast(&ps, "events.max_age", c.Events.MaxAge, Duration(time.Minute))
 	oneOf(&ps, "log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf(&ps, "log.format", c.Log.Format, "auto", "json", "console")
@@ -79,9 +85,11 @@ func (n *NATS) validate(ps *problems) {
 	switch n.Replicas {
 	case 1:
 	case 3, 5:
-		ps.add("nats.replicas", "%d is not supported yet; use 1", n.Replicas)
+		if n.URL == "" {
+			ps.add("nats.replicas", "%d wants a cluster and nats.url; the embedded server is alone", n.Replicas)
+		}
 	default:
-		ps.add("nats.replicas", "%d is not 1", n.Replicas)
+		ps.add("nats.replicas", "%d is not one of 1, 3, 5", n.Replicas)
 	}
 	n.Embedded.validate(ps, n.URL)
 }
@@ -123,11 +131,19 @@ func isLoopback(host string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
+// maxObject bounds what one GroupInfo may take of the memory.
+const maxObject ByteSize = 1 << 30
+
 func (l *Limits) validate(ps *problems) {
 	between(ps, "limits.message_bytes", l.MessageBytes, 1<<10, 8<<20)
 	atLeast(ps, "limits.intent_bytes", l.IntentBytes, 1<<10)
 	if l.IntentBytes > l.MessageBytes {
 		ps.add("limits.intent_bytes", "%v is more than limits.message_bytes, %v", l.IntentBytes, l.MessageBytes)
+	}
+	if l.ObjectBytes < l.MessageBytes {
+		ps.add("limits.object_bytes", "%v is less than limits.message_bytes, %v", l.ObjectBytes, l.MessageBytes)
+	} else if l.ObjectBytes > maxObject {
+		ps.add("limits.object_bytes", "%v is more than %v", l.ObjectBytes, maxObject)
 	}
 }
 

@@ -36,7 +36,7 @@ func (t *Tenant) validate(ps *problems, at string) {
 	oneOf(ps, at+".on_replace", t.OnReplace, "superseded", "continue")
 	oneOf(ps, at+".lifetimes", t.Lifetimes, "report", "refuse")
 	oneOf(ps, at+".replaced_signature_key", t.ReplacedSignatureKey, "report", "refuse")
-	supported(ps, at+".isolation", t.Isolation, []string{"shared"}, "dedicated")
+	oneOf(ps, at+".isolation", t.Isolation, "shared", "dedicated")
 	t.CodePoints.validate(ps, at+".code_points")
 	validateSuites(ps, at, t.CipherSuites)
 	oneOf(ps, at+".body", t.Body, "raw", "opaque")

@@ -33,13 +33,21 @@ func brokerOptions(cfg *config.Config, log *zap.Logger) (broker.Options, error) 
 			CA: cfg.NATS.TLS.CA, Cert: cfg.NATS.TLS.Cert, Key: cfg.NATS.TLS.Key,
 			Name: cfg.NATS.Name, Domain: cfg.NATS.Domain, APIPrefix: cfg.NATS.APIPrefix,
 		},
-		Limits:       broker.Limits{IntentBytes: int(cfg.Limits.IntentBytes), MessageBytes: int(cfg.Limits.MessageBytes)},
-		PinTTL:       cfg.PinTTL.Std(),
-		AckWait:      cfg.AckWait.Std(),
-		EventsMaxAge: cfg.Events.MaxAge.Std(),
-		Cleartext:    cfg.Events.Cleartext,
-		Version:      semver(thisBuild().Version),
-		Logger:       log,
+		Instance:   cfg.Instance,
+		Replicas:   cfg.NATS.Replicas,
+		KeepAssets: !cfg.NATS.CreateAssets,
+		Limits: broker.Limits{
+			IntentBytes: int(cfg.Limits.IntentBytes), MessageBytes: int(cfg.Limits.MessageBytes), ObjectBytes: int(cfg.Limits.ObjectBytes),
+		},
+		PinTTL:          cfg.PinTTL.Std(),
+		AckWait:         cfg.AckWait.Std(),
+		CacheBytes:      int64(cfg.Cache.MaxBytes),
+		CompactEntries:  cfg.Compaction.Entries,
+		CompactInterval: cfg.Compaction.Interval.Std(),
+		EventsMaxAge:    cfg.Events.MaxAge.Std(),
+		Cleartext:       cfg.Events.Cleartext,
+		Version:         semver(thisBuild().Version),
+		Logger:          log,
 	}
 	var errs []error
 	for i := range cfg.Tenants {
@@ -49,11 +57,27 @@ func brokerOptions(cfg *config.Config, log *zap.Logger) (broker.Options, error) 
 		}
 		opts.Tenants = append(opts.Tenants, t)
 	}
+	warnOwnKeys(cfg, log)
 	var err error
-	if opts.EventKey, err = eventKey(cfg.StateDir); err != nil {
+	if opts.EventKey, err = eventKey(cfg.Events.KeyFile, cfg.StateDir); err != nil {
 		errs = append(errs, err)
 	}
 	return opts, errors.Join(errs...)
+}
+
+// warnOwnKeys names the tenants whose keys are made in the state directory while
+// there may be other instances: those would make keys of their own, which no
+// group authorises.
+func warnOwnKeys(cfg *config.Config, log *zap.Logger) {
+	if cfg.NATS.URL == "" {
+		return
+	}
+	for i := range cfg.Tenants {
+		if t := &cfg.Tenants[i]; len(t.Keys) == 0 {
+			log.Warn("the tenant's keys are those of state_dir, which differ between instances: all that serve the same logs must have the same ones (keys)",
+				zap.String("tenant", t.Name))
+		}
+	}
 }
 
 var semverPattern = regexp.MustCompile(`^v?(\d+\.\d+\.\d+)`)
@@ -87,6 +111,7 @@ func brokerTenant(t *config.Tenant, stateDir string, log *zap.Logger) (broker.Te
 	return broker.Tenant{
 		Name:        t.Name,
 		Signers:     signers,
+		Dedicated:   t.Isolation == "dedicated",
 		Policy:      tenantPolicy(t, registry),
 		AuthService: service,
 		AuthTimeout: t.AuthService.Timeout.Std(),

@@ -1,13 +1,81 @@
 package main
 
 import (
+	"bytes"
 	"slices"
 	"testing"
+	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"leavebroker/broker"
 	"leavebroker/config"
 	"leavebroker/intents"
 	"leavebroker/mlscore"
 )
+
+// testConfig is the default configuration with a state directory.
+func testConfig(t *testing.T) *config.Config {
+	cfg := config.Default()
+	cfg.StateDir = t.TempDir()
+	return &cfg
+}
+
+// TestBrokerOptions: what the configuration says of instances, sizes and
+// compaction reaches the broker.
+func TestBrokerOptions(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, eventKeyBytes)
+	cfg := testConfig(t)
+	cfg.Instance = "node-1"
+	cfg.NATS.Replicas, cfg.NATS.CreateAssets = 3, false
+	cfg.Limits = config.Limits{IntentBytes: 1 << 10, MessageBytes: 2 << 10, ObjectBytes: 3 << 10}
+	cfg.Cache.MaxBytes = 5 << 30
+	cfg.Compaction = config.Compaction{Entries: 11, Interval: config.Duration(time.Minute)}
+	cfg.Events.KeyFile = mustWrite(t, "events.key", key)
+	cfg.Tenants = append(cfg.Tenants, config.DefaultTenant("alone"))
+	cfg.Tenants[1].Isolation = "dedicated"
+	opts, err := brokerOptions(cfg, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if opts.Instance != "node-1" || opts.Replicas != 3 || !opts.KeepAssets {
+		t.Errorf("instance %q, %d replicas, keeping assets: %t", opts.Instance, opts.Replicas, opts.KeepAssets)
+	}
+	if want := (broker.Limits{IntentBytes: 1 << 10, MessageBytes: 2 << 10, ObjectBytes: 3 << 10}); opts.Limits != want {
+		t.Errorf("limits %+v, want %+v", opts.Limits, want)
+	}
+	if opts.CacheBytes != 5<<30 || opts.CompactEntries != 11 || opts.CompactInterval != time.Minute {
+		t.Errorf("cache of %d bytes, compaction above %d entries, every %s", opts.CacheBytes, opts.CompactEntries, opts.CompactInterval)
+	}
+	if !bytes.Equal(opts.EventKey, key) {
+		t.Errorf("event key %x, want %x", opts.EventKey, key)
+	}
+	if opts.Tenants[0].Dedicated || !opts.Tenants[1].Dedicated {
+		t.Errorf("dedicated: %t and %t, want the second alone", opts.Tenants[0].Dedicated, opts.Tenants[1].Dedicated)
+	}
+}
+
+// TestOwnKeysWarning: keys made in the state directory are warned of where there
+// may be other instances, and only there.
+func TestOwnKeysWarning(t *testing.T) {
+	for url, want := range map[string][]any{"": nil, "nats://127.0.0.1:4222": {"default"}} {
+		cfg := testConfig(t)
+		cfg.NATS.URL = url
+		named := config.DefaultTenant("named")
+		named.Keys = []config.KeyRef{{Env: "KEY"}}
+		cfg.Tenants = append(cfg.Tenants, named)
+		core, logs := observer.New(zap.WarnLevel)
+		warnOwnKeys(cfg, zap.New(core))
+		var got []any
+		for _, entry := range logs.All() {
+			got = append(got, entry.ContextMap()["tenant"])
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q: warned of %v, want %v", url, got, want)
+		}
+	}
+}
 
 // TestTenantRegistry: a tenant without code points has the registry of the
 // tools, and one with cipher suites has those alone.
