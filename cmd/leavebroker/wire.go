@@ -74,7 +74,7 @@ func warnOwnKeys(cfg *config.Config, log *zap.Logger) {
 	}
 	for i := range cfg.Tenants {
 		if t := &cfg.Tenants[i]; len(t.Keys) == 0 {
-			log.Warn("the tenant's keys are those of state_dir, which differ between instances: all that serve the same logs must have the same ones (keys)",
+			log.Warn("keys made in state_dir differ between instances; all that serve the same logs must have the same ones (tenants.keys)",
 				zap.String("tenant", t.Name))
 		}
 	}
