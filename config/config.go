@@ -166,15 +166,16 @@ type Limits struct {
 
 // Cache is the memory of groups that are loaded.
 type Cache struct {
-	// MaxBytes is the memory for loaded groups in bytes, at least 1MiB. Groups
-	// beyond it are read from their logs when they are needed. Default: 256MiB.
+	// MaxBytes is the memory for loaded groups in bytes as they are estimated, at
+	// least 1MiB. Groups beyond it are loaded when they are needed. Default:
+	// 256MiB.
 	MaxBytes ByteSize `yaml:"max_bytes"`
 }
 
 // Compaction replaces what is old in a group's log by a snapshot.
 type Compaction struct {
-	// Entries is the number of entries of a group's log since its last snapshot
-	// above which it is compacted, at least 10. Default: 1000.
+	// Entries is the number of entries in a group's log from which on it is
+	// compacted, at least 10. Default: 1000.
 	Entries int `yaml:"entries"`
 
 	// Interval is how often logs are looked through for such groups, at least
