@@ -127,6 +127,17 @@ type record struct {
 	committers []mlscore.LeafIndex
 }
 
+// forget drops what an ended intent has no use for: its leaves, but that of a
+// removal which may not have happened, and whom it wanted removed.
+func (r *record) forget(keepLeaf bool) {
+	if r.sender = nil; !keepLeaf {
+		r.leaf = nil
+	}
+	if r.association != nil {
+		r.association = &association{answer: r.association.answer}
+	}
+}
+
 // outcome is how an intent ends.
 type outcome struct {
 	state, reason string

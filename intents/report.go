@@ -161,6 +161,7 @@ func (x *step) reportConfirmed() {
 		case r.state == StateRemoved && !r.confirmed:
 			n := *r
 			n.confirmed = true
+			n.forget(false)
 			x.put(&n)
 			x.notify(Notice{Type: NoticeConfirmed, Intent: id, Leaves: n.gone, Commit: n.commit})
 		}

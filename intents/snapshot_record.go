@@ -56,26 +56,20 @@ import (
 //	  uint32 total;
 //	  uint32 allowed;
 //	} Association;
-//
-// An ended intent wants nothing: its leaves and associations are not stored.
 func (s *State) appendRecords(b []byte) []byte {
 	list := make([]*record, 0, s.records.n)
 	for _, r := range s.records.all() {
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
-	unsettled := make(map[string]bool, len(s.unsettled))
-	for _, id := range s.unsettled {
-		unsettled[id] = true
-	}
 	b = codec.AppendUint32(b, uint32(len(list)))
 	for _, r := range list {
-		b = r.appendStored(b, unsettled[r.id])
+		b = r.appendStored(b)
 	}
 	return b
 }
 
-func (r *record) appendStored(b []byte, unsettled bool) []byte {
+func (r *record) appendStored(b []byte) []byte {
 	b = r.intent.Append(b)
 	b = codec.AppendUint64(b, r.seq)
 	b = appendTime(b, r.received)
@@ -99,7 +93,7 @@ func (r *record) appendStored(b []byte, unsettled bool) []byte {
 		b = appendTime(b, r.ended)
 		b = codec.AppendUint64(b, r.endedEpoch)
 		b = appendBits(b, &r.confirmed)
-		return appendLeaf(b, r.leaf, unsettled && r.state == StateRemoved && r.leaf != nil)
+		return appendLeaf(b, r.leaf, r.leaf != nil)
 	case r.sender != nil:
 		return r.appendOpen(b)
 	}

@@ -224,6 +224,7 @@ func (x *step) end(r *record, o outcome, leaves []mlscore.LeafIndex) {
 	n := *r
 	n.state, n.reason, n.ended = o.state, o.reason, x.now
 	n.endedEpoch = o.epoch
+	n.forget(o.state == StateRemoved && o.epoch > 0)
 	if o.epoch > 0 {
 		x.unsettled = append(slices.Clone(x.unsettled), n.id)
 	}

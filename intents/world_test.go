@@ -40,7 +40,7 @@ type world struct {
 	welcomeMessage []byte   // of the last commit
 	serial         uint32
 	private        bool
-	snapshots      int // that were checked
+	snapshots      int               // that were checked
 	registry       *mlscore.Registry // of the clients; nil: the default
 }
 
