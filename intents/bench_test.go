@@ -2,11 +2,14 @@ package intents_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"leavebroker/intents"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
+	"leavebroker/mlscore/mlstest/biggroup"
 )
 
 // BenchmarkCommit measures a commit with a path in a group of 256, against the
@@ -81,4 +84,63 @@ func BenchmarkIntent(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkRestore: the State of a large group from its snapshot. x-ingest is the ratio to folding the GroupInfo alone, with the
+// signatures of all leaves, on one core.
+func BenchmarkRestore(b *testing.B) {
+	for _, n := range storedSizes {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			policy, id, info, s := bigState(b, n)
+			data := snapshotOf(b, s)
+			b.ReportAllocs()
+			b.ResetTimer()
+			b.StopTimer()
+			var ratios []float64
+			for i := range b.N {
+				b.StartTimer()
+				start := time.Now()
+				must[*intents.State](b)(intents.RestoreState(policy, id, data))
+				restoring := time.Since(start)
+				b.StopTimer()
+				if start = time.Now(); i < 8 {
+					intents.NewState(policy, id).Step(info)
+					ratios = append(ratios, float64(restoring)/float64(time.Since(start)))
+				}
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[len(ratios)/2], "x-ingest")
+			b.ReportMetric(float64(len(data))/float64(len(s.Group().Tree().Bytes())), "x-tree")
+		})
+	}
+}
+
+// BenchmarkSnapshot: the stored form of the same State.
+func BenchmarkSnapshot(b *testing.B) {
+	for _, n := range storedSizes {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			_, _, _, s := bigState(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				b.SetBytes(int64(len(snapshotOf(b, s))))
+			}
+		})
+	}
+}
+
+var storedSizes = []int{16, 256, 4096, 65536}
+
+// bigState is the State of a group of n members after its GroupInfo, which the
+// delivery service vouches for, and eight commits.
+func bigState(b *testing.B, n int) (policy *intents.Policy, id []byte, info intents.Input, s *intents.State) {
+	g := must[*biggroup.Group](b)(biggroup.New(biggroup.Config{Suite: 1, Members: n, Seed: uint64(n)}))
+	context := g.Context()
+	policy, id = &intents.Policy{InfoTrustDS: true}, context.GroupID
+	info = intents.Input{Seq: 1, Kind: intents.KindInfo, Data: must[[]byte](b)(g.GroupInfo())}
+	s, _ = intents.NewState(policy, id).Step(info)
+	for i := range uint64(8) {
+		commit := must[biggroup.Handshake](b)(g.Commit(g.Member()))
+		s, _ = s.Step(intents.Input{Seq: 2 + i, Kind: intents.KindCommit, Data: commit.Message})
+	}
+	return policy, id, info, s
 }
