@@ -27,7 +27,7 @@ func (h *treeHasher) parentHash(encryptionKey, parentHash []byte, sibling *diges
 // (RFC 9420, Section 7.9.2). Unmerged leaves have been verified.
 func (t *RatchetTree) VerifyParentHashes() error {
 	c := parentHashCheck{t, newTreeHasher(t.suite)}
-	_, err := c.subtree(Root(t.LeafWidth()))
+	_, err := c.subtree(Root(t.LeafWidth()), nil)
 	return err
 }
 
@@ -36,45 +36,77 @@ type parentHashCheck struct {
 	h *treeHasher
 }
 
-// subtree checks all parents at or below x and gives the length of its resolution.
-func (c *parentHashCheck) subtree(x NodeIndex) (int, error) {
+// checkedSubtree is a subtree whose parents are all parent-hash valid.
+type checkedSubtree struct {
+	root       NodeIndex
+	resolution int         // its length
+	unmerged   []LeafIndex // those of the nearest non-blank node above it that are below it
+	original   digest      // the tree hash without them; not set where there are none
+}
+
+// subtree checks all parents at or below x, given the leaves below it that are
+// unmerged in the nearest non-blank node above it.
+func (c *parentHashCheck) subtree(x NodeIndex, unmerged []LeafIndex) (checkedSubtree, error) {
+	t := checkedSubtree{root: x, unmerged: unmerged}
 	s, row, j := c.at(x)
 	if s.filled() == 0 {
-		return 0, nil
+		return t, nil
 	}
 	b := s.node(row, j, c.h.hashLen)
 	if x.IsLeaf() {
-		if b == nil {
-			return 0, nil
+		if b != nil {
+			t.resolution = 1
 		}
-		return 1, nil
+		if len(unmerged) > 0 {
+			t.original = c.h.leaf(x.LeafIndex(), nil)
+		}
+		return t, nil
 	}
-	left, err := c.subtree(x.Left())
+	p, below := (*ParentNode)(nil), unmerged
+	if b != nil {
+		p = ReadParentNode(codec.NewReader(b))
+		below = p.UnmergedLeaves
+	}
+	left, err := c.subtree(x.Left(), splitLeaves(below, x.Left()))
 	if err != nil {
-		return 0, err
+		return t, err
 	}
-	right, err := c.subtree(x.Right())
+	right, err := c.subtree(x.Right(), splitLeaves(below, x.Right()))
 	if err != nil {
-		return 0, err
+		return t, err
 	}
-	if b == nil {
-		return left + right, nil
+	t.resolution = left.resolution + right.resolution
+	if p != nil {
+		t.resolution = 1 + len(below)
+		if c.chained(p, &left, &right) == c.chained(p, &right, &left) {
+			return t, invalid("7.9.2", "node %d is not parent-hash valid", x)
+		}
 	}
-	p := c.Parent(x)
-	if c.chained(p, x.Left(), left) == c.chained(p, x.Right(), right) {
-		return 0, invalid("7.9.2", "node %d is not parent-hash valid", x)
+	switch {
+	case len(unmerged) == 0:
+	case len(unmerged) == len(below): // they are the same, so the children have what it takes
+		t.original = c.join(p, unmerged, c.originalOf(&left), c.originalOf(&right))
+	default:
+		t.original = c.original(x, unmerged)
 	}
-	return 1 + len(p.UnmergedLeaves), nil
+	return t, nil
+}
+
+// originalOf is the tree hash of a subtree without its unmerged leaves.
+func (c *parentHashCheck) originalOf(t *checkedSubtree) digest {
+	if len(t.unmerged) == 0 {
+		return c.hash(c.h, t.root)
+	}
+	return t.original
 }
 
 // chained says whether parent p is parent-hash valid with respect to a
-// node below its child, whose resolution has the given length.
-func (c *parentHashCheck) chained(p *ParentNode, child NodeIndex, resolution int) bool {
-	here, there := splitLeaves(p.UnmergedLeaves, child), splitLeaves(p.UnmergedLeaves, child.Sibling())
-	if resolution != 1+len(here) {
+// node below a child of it, whose sibling is given.
+func (c *parentHashCheck) chained(p *ParentNode, child, sibling *checkedSubtree) bool {
+	if child.resolution != 1+len(child.unmerged) {
 		return false
 	}
-	d, ok := c.descendant(child, here)
+	d, ok := c.descendant(child)
 	if !ok {
 		return false
 	}
@@ -82,19 +114,20 @@ func (c *parentHashCheck) chained(p *ParentNode, child NodeIndex, resolution int
 	if len(held) != c.h.hashLen {
 		return false
 	}
-	sibling := c.original(child.Sibling(), there)
-	want := c.h.parentHash(p.EncryptionKey, p.ParentHash, &sibling)
+	original := c.originalOf(sibling)
+	want := c.h.parentHash(p.EncryptionKey, p.ParentHash, &original)
 	return string(held) == string(want[:c.h.hashLen])
 }
 
-// descendant is the one node in the resolution of x beside the given leaves.
-func (c *parentHashCheck) descendant(x NodeIndex, leaves []LeafIndex) (d NodeIndex, ok bool) {
-	if len(leaves) == 0 && c.node(x) != nil {
-		return x, true // the usual case; the length of the resolution says it is alone
+// descendant is the one node in the resolution of a subtree beside its unmerged
+// leaves, of which the resolution has one less than nodes.
+func (c *parentHashCheck) descendant(t *checkedSubtree) (d NodeIndex, ok bool) {
+	if c.node(t.root) != nil {
+		return t.root, true // those leaves are unmerged in it, too
 	}
-	for _, y := range c.Resolution(x) {
+	for _, y := range c.Resolution(t.root) {
 		if y.IsLeaf() {
-			if _, merged := slices.BinarySearch(leaves, y.LeafIndex()); merged {
+			if _, merged := slices.BinarySearch(t.unmerged, y.LeafIndex()); merged {
 				continue
 			}
 		}
@@ -134,15 +167,23 @@ func (c *parentHashCheck) original(x NodeIndex, without []LeafIndex) digest {
 	}
 	left := c.original(x.Left(), splitLeaves(without, x.Left()))
 	right := c.original(x.Right(), splitLeaves(without, x.Right()))
-	p := c.Parent(x)
+	return c.join(c.Parent(x), without, left, right)
+}
+
+// join is the tree hash of a parent, nil where it is blank, without some of its
+// unmerged leaves, given those of its children.
+func (c *parentHashCheck) join(p *ParentNode, without []LeafIndex, left, right digest) digest {
 	if p == nil {
 		return c.h.parent(nil, &left, &right)
 	}
-	p.UnmergedLeaves = slices.DeleteFunc(p.UnmergedLeaves, func(i LeafIndex) bool {
-		_, gone := slices.BinarySearch(without, i)
-		return gone
-	})
-	return c.h.parent(p.Append(nil), &left, &right)
+	stay := ParentNode{EncryptionKey: p.EncryptionKey, ParentHash: p.ParentHash}
+	if len(p.UnmergedLeaves) > len(without) {
+		stay.UnmergedLeaves = slices.DeleteFunc(slices.Clone(p.UnmergedLeaves), func(i LeafIndex) bool {
+			_, gone := slices.BinarySearch(without, i)
+			return gone
+		})
+	}
+	return c.h.parent(stay.Append(nil), &left, &right)
 }
 
 // splitLeaves is the part of ascending leaves that is below a node.
