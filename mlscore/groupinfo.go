@@ -77,6 +77,15 @@ func (gi *GroupInfo) VerifySignature(suite *Suite, signatureKey []byte) error {
 	return suite.VerifyWithLabel(signatureKey, "GroupInfoTBS", tbs, gi.Signature)
 }
 
+// verifySigner verifies the signature by the key of the signer's leaf.
+func (gi *GroupInfo) verifySigner(tree *RatchetTree) error {
+	signer := tree.Leaf(gi.Signer)
+	if signer == nil {
+		return invalid("12.4.3", "the signer's leaf %d is blank or outside the tree", gi.Signer)
+	}
+	return gi.VerifySignature(tree.Suite(), signer.SignatureKey)
+}
+
 // EncryptedGroupSecrets is one new member's part of a Welcome (RFC 9420,
 // Section 12.4.3.1).
 type EncryptedGroupSecrets struct {

@@ -87,6 +87,25 @@ func (r *leafRules) externalSenders() ([]ExternalSender, error) {
 	return senders, err
 }
 
+// checkLeaves judges all leaves.
+func (r *leafRules) checkLeaves() error {
+	found := make([]flags, r.members.batches())
+	err := r.opts.Parallel.check(len(found), func(batch int) error {
+		rules := *r
+		rules.found = &found[batch]
+		for index, leaf := range r.members.batch(batch) {
+			if err := rules.checkLeaf(index, leaf); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for _, flag := range slices.Concat(found...) {
+		r.found.add(flag)
+	}
+	return err
+}
+
 // checkLeaf judges a leaf against the group that it is in (RFC 9420, Section
 // 7.3): its extensions and credential, and what the group needs.
 func (r *leafRules) checkLeaf(index LeafIndex, leaf *LeafNode) error {

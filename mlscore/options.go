@@ -4,8 +4,7 @@ package mlscore
 type Options struct {
 	// Registry holds the deployment's code points; nil is DefaultRegistry.
 	Registry *Registry
-	// Parallel verifies the leaf signatures of a GroupInfo's tree; nil does so
-	// one after another.
+	// Parallel verifies a GroupInfo and its tree; nil does so one after another.
 	Parallel Parallel
 	// Time is when the group is judged, in seconds since the Unix epoch; 0 is
 	// not known, and no lifetime is judged. See PublicGroup.At.

@@ -52,7 +52,8 @@ func NewPublicGroup(gi *GroupInfo, ratchetTree []byte, opts Options) (*PublicGro
 	if !bytes.Equal(tree.TreeHash(), gi.GroupContext.TreeHash) {
 		return nil, invalid("7.8", "the tree's hash is %x, the GroupContext's tree_hash %x", tree.TreeHash(), gi.GroupContext.TreeHash)
 	}
-	if err := tree.verify(gi.GroupContext.GroupID, opts.Parallel); err != nil {
+	signature := func() error { return gi.verifySigner(tree) }
+	if err := tree.verify(gi.GroupContext.GroupID, opts.Parallel, signature); err != nil {
 		return nil, err
 	}
 	return newVerifiedTreeGroup(gi, tree, opts)
@@ -67,6 +68,9 @@ func NewPublicGroupWithTree(gi *GroupInfo, verified *RatchetTree, opts Options) 
 	}
 	if !bytes.Equal(verified.TreeHash(), gi.GroupContext.TreeHash) {
 		return nil, invalid("7.8", "the tree's hash is %x, the GroupContext's tree_hash %x", verified.TreeHash(), gi.GroupContext.TreeHash)
+	}
+	if err := gi.verifySigner(verified); err != nil {
+		return nil, err
 	}
 	return newVerifiedTreeGroup(gi, verified, opts)
 }
@@ -98,15 +102,9 @@ func contextSuite(gc *GroupContext, reg *Registry) (*Suite, error) {
 	return suite, nil
 }
 
+// newVerifiedTreeGroup is the group of a verified tree and signature.
 func newVerifiedTreeGroup(gi *GroupInfo, tree *RatchetTree, opts Options) (*PublicGroup, error) {
 	suite := tree.Suite()
-	signer := tree.Leaf(gi.Signer)
-	if signer == nil {
-		return nil, invalid("12.4.3", "the signer's leaf %d is blank or outside the tree", gi.Signer)
-	}
-	if err := gi.VerifySignature(suite, signer.SignatureKey); err != nil {
-		return nil, err
-	}
 	g := &PublicGroup{
 		suite: suite, registry: opts.Registry, opts: opts, context: gi.GroupContext, tree: tree,
 		interim: InterimTranscriptHash(suite, gi.GroupContext.ConfirmedTranscriptHash, gi.ConfirmationTag),
@@ -122,10 +120,8 @@ func newVerifiedTreeGroup(gi *GroupInfo, tree *RatchetTree, opts Options) (*Publ
 	if g.senders, err = rules.checkGroup(); err != nil {
 		return nil, err
 	}
-	for index, leaf := range tree.All() {
-		if err := rules.checkLeaf(index, leaf); err != nil {
-			return nil, err
-		}
+	if err := rules.checkLeaves(); err != nil {
+		return nil, err
 	}
 	g.flagGroupInfo(gi.Extensions)
 	return g, nil

@@ -87,7 +87,7 @@ func verifyAll(b *testing.B, signatures []biggroup.Signature) {
 
 // verifyOverCores is verifyAll with all cores.
 func verifyOverCores(b *testing.B, signatures []biggroup.Signature) {
-	const batch = 32 // as the tracker takes them
+	const batch = 8 // as NewPublicGroup takes them
 	overCores((len(signatures)+batch-1)/batch, func(k int) {
 		verifyAll(b, signatures[k*batch:min((k+1)*batch, len(signatures))])
 	})

@@ -96,9 +96,12 @@ func (n *nodes) EncryptionKeyOf(x NodeIndex) []byte {
 }
 
 // All gives the non-blank leaves in ascending order.
-func (n *nodes) All() iter.Seq2[LeafIndex, *LeafNode] {
+func (n *nodes) All() iter.Seq2[LeafIndex, *LeafNode] { return n.between(0, LeafIndex(n.LeafWidth())) }
+
+// between is All from one leaf up to, and without, another.
+func (n *nodes) between(from, to LeafIndex) iter.Seq2[LeafIndex, *LeafNode] {
 	return func(yield func(LeafIndex, *LeafNode) bool) {
-		for i := LeafIndex(0); uint32(i) < n.LeafWidth(); i++ {
+		for i := from; i < min(to, LeafIndex(n.LeafWidth())); i++ {
 			if s, _, _ := n.at(i.NodeIndex()); s.filled() == 0 {
 				i |= blockNodes / 2 // the last leaf of the block
 			} else if leaf := n.Leaf(i); leaf != nil && !yield(i, leaf) {

@@ -1,25 +1,37 @@
 package mlscore
 
-import "slices"
+import (
+	"iter"
+	"slices"
+)
 
 // Verify checks everything about a tree that its own bytes and the group_id
 // decide when it comes from outside (RFC 9420, Section 12.4.3.1): unmerged
 // leaves, keys that occur once, parent hashes and the signature of every leaf.
 // Lifetimes, credentials and capabilities are the caller's to judge. All errors
 // are ErrInvalid.
-func (t *RatchetTree) Verify(groupID []byte) error { return t.verify(groupID, nil) }
+func (t *RatchetTree) Verify(groupID []byte) error {
+	return t.verify(groupID, nil, func() error { return nil })
+}
 
-func (t *RatchetTree) verify(groupID []byte, parallel Parallel) error {
+// verify is Verify, and then one thing more beside it.
+func (t *RatchetTree) verify(groupID []byte, parallel Parallel, then func() error) error {
 	if err := t.VerifyUnmergedLeaves(); err != nil {
 		return err
 	}
-	if err := t.VerifyUniqueKeys(); err != nil {
-		return err
-	}
-	if err := t.VerifyParentHashes(); err != nil {
-		return err
-	}
-	return t.verifyLeafSignatures(groupID, parallel)
+	const before = 2 // what comes before the signatures; parent hashes take long
+	after := before + t.batches()
+	return parallel.check(after+1, func(i int) error {
+		switch i {
+		case 0:
+			return t.VerifyUniqueKeys()
+		case 1:
+			return t.VerifyParentHashes()
+		case after:
+			return then()
+		}
+		return t.verifyBatch(i-before, groupID)
+	})
 }
 
 // VerifyUnmergedLeaves checks that each unmerged leaf of a parent is a member
@@ -71,44 +83,25 @@ func (t *RatchetTree) VerifyUniqueKeys() error {
 
 // VerifyLeafSignatures checks the signature of every leaf (RFC 9420, Section 7.3).
 func (t *RatchetTree) VerifyLeafSignatures(groupID []byte) error {
-	return t.verifyLeafSignatures(groupID, nil)
+	return Parallel(nil).check(t.batches(), func(i int) error { return t.verifyBatch(i, groupID) })
 }
 
-// Parallel calls a task for each i from 0 to n-1, in any order and at the same
-// time if it likes, and returns when all have returned. The result of what
-// uses one does not depend on it: this package starts no goroutine itself. The
-// nil Parallel calls one after another.
-type Parallel func(n int, task func(i int))
-
-// signatureBatch is the number of leaves that one task verifies.
-const signatureBatch = 32
-
-func (t *RatchetTree) verifyLeafSignatures(groupID []byte, parallel Parallel) error {
-	width := t.LeafWidth()
-	refused := make([]error, (width+signatureBatch-1)/signatureBatch)
-	task := func(batch int) {
-		first := LeafIndex(batch) * signatureBatch
-		for i := first; i < first+signatureBatch && uint32(i) < width; i++ {
-			if leaf := t.Leaf(i); leaf != nil && leaf.VerifySignature(t.suite, groupID, i) != nil {
-				refused[batch] = invalid("7.3", "the signature of leaf %d does not verify", i)
-				return
-			}
-		}
-	}
-	if parallel != nil {
-		parallel(len(refused), task)
-	} else {
-		for i := range refused {
-			task(i)
-			if refused[i] != nil {
-				return refused[i]
-			}
-		}
-	}
-	for _, err := range refused {
-		if err != nil {
-			return err
+func (t *RatchetTree) verifyBatch(batch int, groupID []byte) error {
+	for i, leaf := range t.batch(batch) {
+		if leaf.VerifySignature(t.suite, groupID, i) != nil {
+			return invalid("7.3", "the signature of leaf %d does not verify", i)
 		}
 	}
 	return nil
+}
+
+// leafBatch is the number of leaves that one task judges: those of a block.
+const leafBatch = blockKids / 2
+
+func (t *RatchetTree) batches() int { return int(t.LeafWidth()+leafBatch-1) / leafBatch }
+
+// batch gives the non-blank leaves of a batch in ascending order.
+func (t *RatchetTree) batch(batch int) iter.Seq2[LeafIndex, *LeafNode] {
+	first := LeafIndex(batch) * leafBatch
+	return t.between(first, first+leafBatch)
 }
