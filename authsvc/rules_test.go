@@ -10,6 +10,7 @@ import (
 	"leavebroker/authsvc"
 	"leavebroker/authsvc/authsvctest"
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/mlstest"
 )
 
 func mustRules(t testing.TB, rules ...authsvc.Rule) *authsvc.Rules {
@@ -208,7 +209,9 @@ func FuzzRules(f *testing.F) {
 			}
 		}
 		for _, rules := range services {
-			plain, err := rules.Resolve(t.Context(), "t", question)
+			var plain authsvc.Answer
+			var err error
+			mlstest.CheckAllocation(t, len(identity), 64, func() { plain, err = rules.Resolve(t.Context(), "t", question) })
 			if err != nil {
 				t.Fatal(err)
 			}

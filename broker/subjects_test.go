@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"leavebroker/mlscore/mlstest"
 )
 
 func TestGroupToken(t *testing.T) {
@@ -87,7 +89,10 @@ func FuzzParseLog(f *testing.F) {
 	f.Add(n.log(groupKey{"a-b_c", GroupToken([]byte("x"))}, kindRemoval))
 	f.Add("leave.log.0.a.=.intent")
 	f.Fuzz(func(t *testing.T, subject string) {
-		k, what, err := n.parseLog(subject)
+		var k groupKey
+		var what kind
+		var err error
+		mlstest.CheckAllocation(t, len(subject), 128, func() { k, what, err = n.parseLog(subject) })
 		if err == nil && n.log(k, what) != subject {
 			t.Errorf("parseLog(%q) = %v %q, which is %q", subject, k, what, n.log(k, what))
 		}
@@ -98,7 +103,9 @@ func FuzzParseGroupToken(f *testing.F) {
 	f.Add(GroupToken(nil))
 	f.Add(GroupToken([]byte("x")))
 	f.Fuzz(func(t *testing.T, token string) {
-		id, err := parseGroupToken(token)
+		var id []byte
+		var err error
+		mlstest.CheckAllocation(t, len(token), 32, func() { id, err = parseGroupToken(token) })
 		if err == nil && id != nil && GroupToken(id) != token {
 			t.Errorf("parseGroupToken(%q) = %x, whose token is %q", token, id, GroupToken(id))
 		}

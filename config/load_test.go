@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
+
+	"leavebroker/mlscore/mlstest"
 )
 
 // home is an environment that gives a state directory and nothing else.
@@ -315,7 +317,9 @@ func FuzzLoad(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		cfg, err := load("c.yaml", text, variables(home))
+		var cfg *Config
+		var err error
+		mlstest.CheckAllocation(t, len(text), 1000, func() { cfg, err = load("c.yaml", text, variables(home)) })
 		if (err == nil) != (cfg != nil) {
 			t.Fatalf("configuration and error: %v", err)
 		}

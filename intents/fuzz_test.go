@@ -8,6 +8,7 @@ import (
 
 	"leavebroker/intents"
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/mlstest"
 )
 
 func FuzzIntent(f *testing.F) {
@@ -19,7 +20,9 @@ func FuzzIntent(f *testing.F) {
 	f.Add(sample().Bytes())
 	suite, leaf, _ := signed(f, 2)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		in, err := intents.Parse(b)
+		var in *intents.LeafOperationIntent
+		var err error
+		mlstest.CheckAllocation(t, len(b), mlstest.DecodingFactor, func() { in, err = intents.Parse(b) })
 		if err != nil {
 			if !errors.Is(err, intents.ErrMalformed) {
 				t.Fatalf("unclassed error %v", err)
@@ -39,7 +42,9 @@ func FuzzIntent(f *testing.F) {
 func FuzzMessage(f *testing.F) {
 	f.Add(sample().Message(intents.DefaultWireFormat))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		in, err := intents.ParseMessage(b, intents.DefaultWireFormat)
+		var in *intents.LeafOperationIntent
+		var err error
+		mlstest.CheckAllocation(t, len(b), mlstest.DecodingFactor, func() { in, err = intents.ParseMessage(b, intents.DefaultWireFormat) })
 		if err == nil && !bytes.Equal(in.Message(intents.DefaultWireFormat), b) {
 			t.Fatalf("%x re-encodes as %x", b, in.Message(intents.DefaultWireFormat))
 		}
@@ -56,7 +61,9 @@ func FuzzProposal(f *testing.F) {
 		if opaque {
 			c.Body = intents.BodyOpaque
 		}
-		p, err := c.ParseProposal(b)
+		var p *intents.LeafOperationProposal
+		var err error
+		mlstest.CheckAllocation(t, len(b), mlstest.DecodingFactor, func() { p, err = c.ParseProposal(b) })
 		if err == nil && !bytes.Equal(c.Proposal(p).Body, b) {
 			t.Fatalf("%x re-encodes as %x", b, c.Proposal(p).Body)
 		}
@@ -81,7 +88,10 @@ func FuzzStep(f *testing.F) {
 	f.Add(byte(intents.KindControl), []byte(`{"op":"reset"}`))
 	before := describe(w.state, w.now)
 	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
-		s, _ := w.state.Step(intents.Input{Seq: w.seq + 1, Time: w.now, Kind: intents.Kind(kind), Data: data})
+		var s *intents.State
+		mlstest.CheckAllocation(t, len(data), mlstest.DecodingFactor, func() {
+			s, _ = w.state.Step(intents.Input{Seq: w.seq + 1, Time: w.now, Kind: intents.Kind(kind), Data: data})
+		})
 		if after := describe(w.state, w.now); after != before {
 			t.Fatalf("the state before changed:\n%s\nwas\n%s", after, before)
 		}

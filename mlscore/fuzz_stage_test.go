@@ -9,6 +9,7 @@ import (
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/codec"
 	"leavebroker/mlscore/member"
+	"leavebroker/mlscore/mlstest"
 )
 
 // stageWorld is a small real group whose keys the fuzzer holds, so that what it
@@ -181,7 +182,9 @@ func FuzzStage(f *testing.F) {
 		if a == nil {
 			return
 		}
-		staged, err := w.group.StageContent(a, nil)
+		var staged *mlscore.Staged
+		var err error
+		mlstest.CheckAllocation(t, len(in), mlstest.DecodingFactor, func() { staged, err = w.group.StageContent(a, nil) })
 		if !bytes.Equal(before, state()) {
 			t.Fatal("staging changed the group")
 		}

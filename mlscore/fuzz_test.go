@@ -6,10 +6,11 @@ import (
 	"testing"
 
 	"leavebroker/mlscore/codec"
+	"leavebroker/mlscore/mlstest"
 )
 
 // fuzzDecoder checks that what a decoder accepts encodes to the same bytes, and
-// that what it refuses is malformed. Its seeds are the samples and, in
+// that what it refuses is malformed, and that neither takes much memory. Its seeds are the samples and, in
 // testdata/fuzz, some published vectors.
 func fuzzDecoder(f *testing.F, kind string) {
 	for _, sample := range samples()[kind] {
@@ -17,7 +18,9 @@ func fuzzDecoder(f *testing.F, kind string) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		before := bytes.Clone(in)
-		encode, err := decoders[kind](in)
+		var encode func() []byte
+		var err error
+		mlstest.CheckAllocation(t, len(in), mlstest.DecodingFactor, func() { encode, err = decoders[kind](in) })
 		if err != nil {
 			if Reason(err) != "malformed" {
 				t.Errorf("%x: got %v", in, err)
@@ -45,6 +48,11 @@ func FuzzGroupInfo(f *testing.F)            { fuzzDecoder(f, "GroupInfo") }
 func FuzzRequiredCapabilities(f *testing.F) { fuzzDecoder(f, "RequiredCapabilities") }
 func FuzzExternalSenders(f *testing.F)      { fuzzDecoder(f, "ExternalSenders") }
 
+// treeFactor bounds what decoding a tree allocates for a byte of its input: 31
+// for a blank, whose one byte takes its place among the ends of nodes, by append,
+// and its part of a block of blanks, and up to 46 for trees of leaves without keys.
+const treeFactor = 64
+
 // FuzzRatchetTree compares whatever decodes with the model, verdicts included,
 // and edits it. The input is the content of the vector: with its length in
 // front, hardly a change of it would decode.
@@ -56,7 +64,9 @@ func FuzzRatchetTree(f *testing.F) {
 	suite := mustSuite(f, 1)
 	f.Fuzz(func(t *testing.T, content []byte) {
 		in := codec.AppendOpaque(nil, content)
-		tree, err := ParseRatchetTree(suite, in)
+		var tree *RatchetTree
+		var err error
+		mlstest.CheckAllocation(t, len(in), treeFactor, func() { tree, err = ParseRatchetTree(suite, in) })
 		if err != nil {
 			if Reason(err) != "malformed" {
 				t.Errorf("%x: got %v", in, err)

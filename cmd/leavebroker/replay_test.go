@@ -295,13 +295,18 @@ func FuzzReplay(f *testing.F) {
 	}
 	start := []byte(logLine(c.Log[0].Message, nil))
 	f.Fuzz(func(t *testing.T, message, ratchetTree []byte) {
+		line := []byte(logLine(message, ratchetTree))
 		r := replay{opts: mlscore.Options{Registry: toolRegistry()}}
 		if _, _, err := r.line(start); err != nil {
 			t.Fatal(err)
 		}
-		before := r.group
-		_, _, err := r.line([]byte(logLine(message, ratchetTree)))
-		if err != nil && !bytes.Equal(before.ContextBytes(), r.group.ContextBytes()) {
+		var after replay
+		var err error
+		mlstest.CheckAllocation(t, len(line), mlstest.DecodingFactor, func() {
+			after = r
+			_, _, err = after.line(line)
+		})
+		if err != nil && !bytes.Equal(r.group.ContextBytes(), after.group.ContextBytes()) {
 			t.Fatalf("a refused line changed the state: %v", err)
 		}
 		if err != nil && mlscore.Reason(err) == "error" {

@@ -128,6 +128,7 @@ func FuzzVarint(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := NewReader(in)
 		n := r.Varint()
+		mlstest.CheckAllocation(t, len(in), 0, func() { NewReader(in).Opaque() }) // reading never copies
 		if r.Err() == nil && !bytes.Equal(AppendVarint(nil, n), in[:r.Offset()]) {
 			t.Errorf("%x decodes to %d", in, n)
 		}

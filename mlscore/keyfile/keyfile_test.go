@@ -14,6 +14,7 @@ import (
 
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/keyfile"
+	"leavebroker/mlscore/mlstest"
 )
 
 // schemes are those that every openssl knows.
@@ -272,7 +273,10 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, der []byte) {
-		signer, err := keyfile.Parse(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+		text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+		var signer mlscore.Signer
+		var err error
+		mlstest.CheckAllocation(t, len(text), 32, func() { signer, err = keyfile.Parse(text) })
 		if err == nil {
 			checkSigner(t, signer, signer.Scheme())
 		}

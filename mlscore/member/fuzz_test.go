@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/mlstest"
 )
 
 // fuzzWorld is a small group, and messages of every kind that its members and
@@ -48,11 +49,18 @@ func FuzzProcess(f *testing.F) {
 	}
 	base := public.members[0]
 	f.Fuzz(func(t *testing.T, message []byte) {
-		g, e := *base, *base.epoch
-		e.messages = newSecretTree(g.suite, e.secrets.encryption, e.public.Tree().LeafWidth())
-		g.epoch, g.resumption = &e, map[uint64][]byte{}
-		before := snap(&g)
-		if _, err := g.Process(message); err != nil && !reflect.DeepEqual(before, snap(&g)) {
+		var g Group
+		var before snapshot
+		var err error
+		mlstest.CheckAllocation(t, len(message), mlstest.DecodingFactor, func() {
+			g = *base
+			e := *base.epoch
+			e.messages = newSecretTree(g.suite, e.secrets.encryption, e.public.Tree().LeafWidth())
+			g.epoch, g.resumption = &e, map[uint64][]byte{}
+			before = snap(&g)
+			_, err = g.Process(message)
+		})
+		if err != nil && !reflect.DeepEqual(before, snap(&g)) {
 			t.Errorf("a refused message changed the group: %v", err)
 		}
 	})
@@ -68,12 +76,14 @@ func FuzzJoin(f *testing.F) {
 	f.Add(messages[len(messages)-1], w.members[0].RatchetTree())
 	client := w.client()
 	f.Fuzz(func(t *testing.T, message, tree []byte) {
-		if g, err := keys.Join(message, tree); err == nil && !bytes.Equal(g.GroupID(), []byte("group")) {
-			t.Error("joined another group")
-		}
-		if _, commit, err := client.JoinExternal(message, ExternalJoinOptions{RatchetTree: tree}); err == nil && commit.Message == nil {
-			t.Error("joined without a commit")
-		}
+		mlstest.CheckAllocation(t, len(message)+len(tree), mlstest.DecodingFactor, func() {
+			if g, err := keys.Join(message, tree); err == nil && !bytes.Equal(g.GroupID(), []byte("group")) {
+				t.Error("joined another group")
+			}
+			if _, commit, err := client.JoinExternal(message, ExternalJoinOptions{RatchetTree: tree}); err == nil && commit.Message == nil {
+				t.Error("joined without a commit")
+			}
+		})
 	})
 }
 
@@ -81,7 +91,10 @@ func FuzzJoin(f *testing.F) {
 func FuzzGroupSecrets(f *testing.F) {
 	f.Add((&groupSecrets{joiner: []byte("j"), path: []byte("p")}).bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if g, err := parseGroupSecrets(b); err == nil && !bytes.Equal(g.bytes(), b) {
+		var g *groupSecrets
+		var err error
+		mlstest.CheckAllocation(t, len(b), mlstest.DecodingFactor, func() { g, err = parseGroupSecrets(b) })
+		if err == nil && !bytes.Equal(g.bytes(), b) {
 			t.Errorf("%x encodes as %x", b, g.bytes())
 		}
 	})

@@ -1,4 +1,5 @@
-// Package mlstest finds the published test vectors of MLS. Only tests import it.
+// Package mlstest finds the published test vectors of MLS and bounds what
+// decoders allocate. Only tests import it.
 package mlstest
 
 import (
