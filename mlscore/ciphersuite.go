@@ -71,18 +71,32 @@ func (s *Suite) RefHash(label string, value []byte) []byte {
 //
 //	struct { opaque label<V>; opaque content<V>; } SignContent;
 //
-// The label is given without the "MLS 1.0 " that it gets here.
-func SignContent(label string, content []byte) []byte {
-	b := make([]byte, 0, len(label)+len(content)+16)
+// The label is given without the "MLS 1.0 " that it gets here, the content in
+// parts.
+func SignContent(label string, content ...[]byte) []byte {
+	size := 0
+	for _, part := range content {
+		size += len(part)
+	}
+	b := make([]byte, 0, len(label)+size+16)
 	b = codec.AppendOpaque(b, []byte("MLS 1.0 "+label))
-	return codec.AppendOpaque(b, content)
+	b = codec.AppendVarint(b, size)
+	for _, part := range content {
+		b = append(b, part...)
+	}
+	return b
 }
 
 // VerifyWithLabel verifies a signature (RFC 9420, Section 5.1.2). The key is in
 // the wire form of Section 5.1.1. A wrong signature, or a key that is none of
 // the scheme, is ErrInvalid.
 func (s *Suite) VerifyWithLabel(publicKey []byte, label string, content, signature []byte) error {
-	ok, err := verify(s.Signature, publicKey, SignContent(label, content), signature)
+	return s.verifyParts(publicKey, signature, label, content)
+}
+
+// verifyParts is VerifyWithLabel of a content in parts.
+func (s *Suite) verifyParts(publicKey, signature []byte, label string, content ...[]byte) error {
+	ok, err := verify(s.Signature, publicKey, SignContent(label, content...), signature)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,11 @@ func ReadUpdatePath(r *codec.Reader) *UpdatePath {
 		node := UpdatePathNode{EncryptionKey: v.Opaque()}
 		secrets := v.Vector()
 		for !secrets.Empty() {
-			node.EncryptedPathSecret = append(node.EncryptedPathSecret, ReadHPKECiphertext(secrets))
+			c := ReadHPKECiphertext(secrets)
+			if node.EncryptedPathSecret == nil { // those of a suite are of one length
+				node.EncryptedPathSecret = make([]HPKECiphertext, 0, 1+secrets.Len()/secrets.Offset())
+			}
+			node.EncryptedPathSecret = append(node.EncryptedPathSecret, c)
 		}
 		v.Join(secrets)
 		p.Nodes = append(p.Nodes, node)

@@ -1,7 +1,9 @@
 package mlscore
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"leavebroker/mlscore/codec"
 )
@@ -234,16 +236,18 @@ func (a *AuthenticatedContent) Append(b []byte) []byte {
 // and content, and for senders of type member and new_member_commit the
 // encoded GroupContext of the message's epoch.
 func (a *AuthenticatedContent) TBS(groupContext []byte) []byte {
-	content := a.Content.Bytes()
-	b := make([]byte, 0, 4+len(content)+len(groupContext))
-	b = codec.AppendUint16(b, uint16(ProtocolVersionMLS10))
-	b = codec.AppendUint16(b, uint16(a.WireFormat))
-	b = append(b, content...)
+	return slices.Concat(a.tbs(groupContext)...)
+}
+
+// tbs is the TBS in parts: a content may be long.
+func (a *AuthenticatedContent) tbs(groupContext []byte) [][]byte {
+	head := codec.AppendUint16(make([]byte, 0, 4), uint16(ProtocolVersionMLS10))
+	head = codec.AppendUint16(head, uint16(a.WireFormat))
 	switch a.Content.Sender.Type {
 	case SenderTypeMember, SenderTypeNewMemberCommit:
-		b = append(b, groupContext...)
+		return [][]byte{head, a.Content.Bytes(), groupContext}
 	}
-	return b
+	return [][]byte{head, a.Content.Bytes()}
 }
 
 // Sign signs the FramedContentTBS.
@@ -254,7 +258,17 @@ func (a *AuthenticatedContent) Sign(signer Signer, groupContext []byte) (err err
 
 // VerifySignature verifies the signature over the FramedContentTBS.
 func (a *AuthenticatedContent) VerifySignature(suite *Suite, signatureKey, groupContext []byte) error {
-	return suite.VerifyWithLabel(signatureKey, "FramedContentTBS", a.TBS(groupContext), a.Signature)
+	return suite.verifyParts(signatureKey, a.Signature, "FramedContentTBS", a.tbs(groupContext)...)
+}
+
+// commitHash is the SHA-256 of the encoding.
+func (a *AuthenticatedContent) commitHash() (sum [sha256.Size]byte) {
+	h := sha256.New()
+	h.Write(codec.AppendUint16(nil, uint16(a.WireFormat)))
+	h.Write(a.Content.Bytes())
+	h.Write(a.AppendAuth(nil))
+	h.Sum(sum[:0])
+	return sum
 }
 
 // ProposalRef is the reference of a proposal (RFC 9420, Section 5.2): RefHash

@@ -1,9 +1,6 @@
 package mlscore
 
-import (
-	"crypto/sha256"
-	"slices"
-)
+import "slices"
 
 // stageCommit judges a commit whose framing and signature were checked
 // (RFC 9420, Sections 12.4.2 and 12.4.3.2).
@@ -34,7 +31,7 @@ func (p *Provisional) Stage(a *AuthenticatedContent) (*Staged, error) {
 	staged := &Staged{
 		Kind: StagedCommit, Committer: p.Committer,
 		Removed: p.Removed, Updated: p.Updated, Added: p.Added, Applied: p.Applied,
-		CommitHash: sha256.Sum256(a.Append(nil)),
+		CommitHash: a.commitHash(),
 		Proves:     !p.External, Flags: p.flags, next: next,
 	}
 	if p.External {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"iter"
+	"slices"
 
 	"leavebroker/mlscore/codec"
 )
@@ -128,7 +129,9 @@ func (n *nodes) appendResolution(list []NodeIndex, x NodeIndex) []NodeIndex {
 	if b := s.node(row, j, n.suite.HashLen()); b != nil {
 		list = append(list, x)
 		if !x.IsLeaf() {
-			for _, i := range unmergedOf(b) {
+			unmerged := unmergedOf(b)
+			list = slices.Grow(list, len(unmerged))
+			for _, i := range unmerged {
 				list = append(list, i.NodeIndex())
 			}
 		}

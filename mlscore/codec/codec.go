@@ -41,7 +41,7 @@ func (r *Reader) Err() error { return r.err }
 // Finish is Err, or an error if input remains.
 func (r *Reader) Finish() error {
 	if r.err == nil && r.off < len(r.in) {
-		r.Fail("%d bytes left over", len(r.in)-r.off)
+		r.Fail("%d bytes left over", r.Len())
 	}
 	return r.err
 }
@@ -60,6 +60,9 @@ func (r *Reader) Empty() bool { return r.err != nil || r.off == len(r.in) }
 // Offset is the number of bytes read so far.
 func (r *Reader) Offset() int { return r.off }
 
+// Len is the number of bytes that remain.
+func (r *Reader) Len() int { return len(r.in) - r.off }
+
 // Since is the input from an earlier Offset up to here.
 func (r *Reader) Since(offset int) []byte { return r.in[offset:r.off:r.off] }
 
@@ -68,8 +71,8 @@ func (r *Reader) Bytes(n int) []byte {
 	if r.err != nil {
 		return nil
 	}
-	if n < 0 || n > len(r.in)-r.off {
-		r.Fail("%d bytes wanted, %d remain", n, len(r.in)-r.off)
+	if n < 0 || n > r.Len() {
+		r.Fail("%d bytes wanted, %d remain", n, r.Len())
 		return nil
 	}
 	b := r.in[r.off : r.off+n : r.off+n]
@@ -78,7 +81,7 @@ func (r *Reader) Bytes(n int) []byte {
 }
 
 // Rest reads everything that remains.
-func (r *Reader) Rest() []byte { return r.Bytes(len(r.in) - r.off) }
+func (r *Reader) Rest() []byte { return r.Bytes(r.Len()) }
 
 // Uint8 reads a uint8.
 func (r *Reader) Uint8() uint8 {
