@@ -350,11 +350,11 @@ func (g *PublicGroup) senderKey(c *FramedContent) ([]byte, error) {
 	isProposal := c.ContentType == ContentTypeProposal
 	switch c.Sender.Type {
 	case SenderTypeMember:
-		leaf := g.tree.Leaf(c.Sender.LeafIndex)
+		leaf := g.tree.LeafBytes(c.Sender.LeafIndex)
 		if leaf == nil {
 			return nil, invalid("6.1", "the sender's leaf %d is blank or outside the tree", c.Sender.LeafIndex)
 		}
-		return leaf.SignatureKey, nil
+		return signatureKeyOf(leaf), nil
 	case SenderTypeExternal:
 		if !isProposal {
 			return nil, invalid("6", "a commit by an external sender")
