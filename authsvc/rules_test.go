@@ -211,6 +211,7 @@ func FuzzRules(f *testing.F) {
 		for _, rules := range services {
 			var plain authsvc.Answer
 			var err error
+			// An identity is copied for the pattern, the subject and its hex form.
 			mlstest.CheckAllocation(t, len(identity), 64, func() { plain, err = rules.Resolve(t.Context(), "t", question) })
 			if err != nil {
 				t.Fatal(err)

@@ -92,6 +92,7 @@ func FuzzParseLog(f *testing.F) {
 		var k groupKey
 		var what kind
 		var err error
+		// Split makes a 16-byte string of every dot, and an error quotes the subject escaped.
 		mlstest.CheckAllocation(t, len(subject), 128, func() { k, what, err = n.parseLog(subject) })
 		if err == nil && n.log(k, what) != subject {
 			t.Errorf("parseLog(%q) = %v %q, which is %q", subject, k, what, n.log(k, what))
