@@ -9,6 +9,7 @@
 //	                 proposal.go, blocked.go  what others propose and commit
 //	Section 2.5      association.go           what to ask the Authentication Service
 //	"Replay" in the security considerations   lineage.go
+//	none                     snapshot.go      the stored form of a State
 //
 // State is the fold: Step takes one Input and gives the next State with
 // Notices, Due tells what ought to be done. Both are pure and total. State is

@@ -36,7 +36,8 @@ func TestModelWithLiars(t *testing.T) {
 			m.speak()
 			m.check()
 			m.w.checkReplays()
-			t.Logf("%d lies, %d reverted, %d proposals that mean another leaf in truth", m.lies.told, m.lies.reverted, m.lies.astray)
+			t.Logf("%d lies, %d reverted, %d proposals that mean another leaf in truth; %d snapshots",
+				m.lies.told, m.lies.reverted, m.lies.astray, m.w.snapshots)
 		})
 	}
 }

@@ -30,6 +30,9 @@ func TestModel(t *testing.T) {
 				m.step()
 			}
 			m.w.checkReplays()
+			if m.w.snapshots == 0 {
+				t.Error("no snapshot could be taken")
+			}
 		})
 	}
 }

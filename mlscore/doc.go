@@ -38,4 +38,5 @@
 //	Section 12.4.3   groupinfo.go
 //	Section 17.1     suitenames.go
 //	Appendix C       treemath.go
+//	none             snapshot.go          the stored form of a group
 package mlscore
