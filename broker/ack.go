@@ -48,7 +48,7 @@ var (
 //	*refusal         Term with its reason; the event is stored
 //	shutting down    none: another instance, or the next start, goes on
 //	errReset         none: it is delivered again
-//	errNotOurs       none: another instance works on it
+//	errNotOurs       Nak: another instance works on the partition
 //	errTroubled      Ack: it stays in the log, and the group is folded from
 //	                 there when an operator has mended what is wrong
 //	errConflict      Nak: somebody else writes all the time
@@ -61,11 +61,11 @@ func verbFor(err error, deliveries uint64) verb {
 		return verbAck
 	case refused:
 		return verbTerm
-	case errors.Is(err, context.Canceled), errors.Is(err, errReset), errors.Is(err, errNotOurs):
+	case errors.Is(err, context.Canceled), errors.Is(err, errReset):
 		return verbLeave
 	case errors.Is(err, errTroubled):
 		return verbAck
-	case errors.Is(err, errConflict), errors.Is(err, errUnavailable):
+	case errors.Is(err, errConflict), errors.Is(err, errUnavailable), errors.Is(err, errNotOurs):
 		return verbNak
 	case deliveries >= maxBroken:
 		return verbTerm

@@ -72,7 +72,7 @@ func (b *Broker) addService() (micro.Service, error) {
 		Version:      b.opts.Version,
 		Description:  "leaves MLS groups for those who asked to",
 		Metadata:     map[string]string{"prefix": b.names.prefix},
-		StatsHandler: func(*micro.Endpoint) any { return b.metrics.snapshot() },
+		StatsHandler: func(*micro.Endpoint) any { return b.stats() },
 	})
 	if err != nil {
 		return nil, err
@@ -85,6 +85,31 @@ func (b *Broker) addService() (micro.Service, error) {
 		}
 	}
 	return service, nil
+}
+
+// instanceStats is what the service's statistics say of an instance.
+type instanceStats struct {
+	Instance   string           `json:"instance"`
+	Ready      bool             `json:"ready"`
+	Phase      string           `json:"phase,omitempty"` // what it is not ready for
+	Troubles   []string         `json:"troubles,omitempty"`
+	Partitions int              `json:"partitions"` // held
+	Cached     int64            `json:"cached_bytes"`
+	Counters   map[string]int64 `json:"counters"`
+}
+
+func (b *Broker) stats() instanceStats {
+	s := instanceStats{Instance: b.opts.Instance, Troubles: b.Troubles(), Cached: b.cached.Load(), Counters: b.metrics.snapshot()}
+	if err := b.Ready(); err != nil {
+		s.Phase = err.Error()
+	}
+	s.Ready = s.Phase == ""
+	for _, o := range b.all {
+		if o.holds.Load() {
+			s.Partitions++
+		}
+	}
+	return s
 }
 
 // serve answers a request in a goroutine of its own.

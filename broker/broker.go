@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ type Broker struct {
 	members    *members
 	health     health
 	full       atomic.Bool // the server had no room for the last write
+	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
 
 	cached  atomic.Int64 // bytes of the groups in memory
 	open    openGroups
@@ -316,7 +318,10 @@ func (b *Broker) Ready() error {
 	if !b.nc.IsConnected() {
 		return fmt.Errorf("NATS: %s", b.nc.Status())
 	}
-	return b.health.problem()
+	if named, ofWhole := b.health.list(); ofWhole > 0 {
+		return errors.New(strings.Join(named, "; "))
+	}
+	return nil
 }
 
 // Live says why the broker should be restarted, nil if it works: it does not

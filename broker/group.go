@@ -87,6 +87,8 @@ type history struct {
 	// skipped are the events of inputs that were passed over when they came, as
 	// the group had nothing to do.
 	skipped []event
+	// owed says that inputs of the group were acknowledged and not folded.
+	owed bool
 	// later are outputs stored after the position that was asked for.
 	later []*received
 }
@@ -114,8 +116,8 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 	if err != nil {
 		return nil, err
 	}
-	troubled := b.isTroubled(k) // then what came meanwhile was acknowledged and not folded
 	h := &history{}
+	_, h.owed = b.owed.Load(k)
 	if h.group, err = b.startGroup(ctx, k, t, groupID); err != nil {
 		return nil, err
 	}
@@ -125,7 +127,7 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 		case r.seq <= upTo:
 			notices := h.group.fold(r)
 			switch {
-			case troubled && r.seq > entry.Position:
+			case h.owed && r.seq > entry.Position:
 				h.skipped = append(h.skipped, newEvents(r, notices)...)
 			case !entry.Open && r.seq > entry.Position:
 				h.skipped = append(h.skipped, skippedEvents(r, notices)...)

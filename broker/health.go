@@ -15,8 +15,9 @@ import (
 	"leavebroker/intents"
 )
 
-// What an operator has to mend is a trouble: it is logged, is an event, and
-// keeps the broker from being ready until it is gone. Nothing is lost meanwhile:
+// What an operator has to mend is a trouble, of a group or of the whole broker.
+// It is logged, is an event, and is in the service's statistics until it is gone;
+// one of the whole keeps the broker from being ready. Nothing is lost meanwhile:
 // inputs stay in the log. The broker looks again by itself.
 
 // Events about troubles, of a group or of the whole.
@@ -54,24 +55,30 @@ func troubleOf(err error) (reason, remedy string) {
 	return troubleOther, "see the detail"
 }
 
+// trouble is one that is not mended yet.
+type trouble struct {
+	key    groupKey // nowhere: of the whole broker
+	detail string
+}
+
 // health is the troubles of now.
 type health struct {
 	mu       sync.Mutex
-	troubles map[string]string // what -> detail; guarded by mu
-	tell     func(what string, k groupKey, err error, mended bool)
+	troubles map[string]trouble // by what it is about; guarded by mu
+	tell     func(what string, k groupKey, err error)
 }
 
-// report notes a trouble; it is told of when it is new or has changed.
-func (h *health) report(what string, err error) { h.set(what, groupKey{nowhere, nowhere}, err) }
+// whole stands for no group.
+var whole = groupKey{nowhere, nowhere}
+
+// report notes a trouble of the whole; it is told of when it is new or has
+// changed.
+func (h *health) report(what string, err error) { h.set(what, whole, err) }
 
 // clear notes that a trouble is gone, if there was one.
-func (h *health) clear(what string) { h.set(what, groupKey{nowhere, nowhere}, nil) }
+func (h *health) clear(what string) { h.set(what, whole, nil) }
 
 func (h *health) set(what string, k groupKey, err error) {
-	detail := ""
-	if err != nil {
-		detail = err.Error()
-	}
 	h.mu.Lock()
 	before, was := h.troubles[what]
 	switch {
@@ -79,42 +86,53 @@ func (h *health) set(what string, k groupKey, err error) {
 		delete(h.troubles, what)
 	default:
 		if h.troubles == nil {
-			h.troubles = map[string]string{}
+			h.troubles = map[string]trouble{}
 		}
-		h.troubles[what] = detail
+		h.troubles[what] = trouble{k, err.Error()}
 	}
 	h.mu.Unlock()
-	if was && err == nil || err != nil && before != detail {
-		h.tell(what, k, err, err == nil)
+	if was && err == nil || err != nil && before.detail != err.Error() {
+		h.tell(what, k, err)
 	}
-}
-
-// problem names the troubles, nil for none.
-func (h *health) problem() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.troubles) == 0 {
-		return nil
-	}
-	var all []string
-	for what, detail := range h.troubles {
-		all = append(all, what+": "+detail)
-	}
-	slices.Sort(all)
-	if more := len(all) - maxTold; more > 0 {
-		all = append(all[:maxTold], fmt.Sprintf("and %d more", more))
-	}
-	return errors.New(strings.Join(all, "; "))
 }
 
 // maxTold is how many troubles are named at a time.
 const maxTold = 8
 
-// tellTrouble logs a trouble or its end, and stores an event as far as that is
+// list names the troubles of the whole, then those of groups, but not all of
+// many; the number is that of the former.
+func (h *health) list() (named []string, ofWhole int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var ofGroups []string
+	for what, t := range h.troubles {
+		if text := what + ": " + t.detail; t.key == whole {
+			named = append(named, text)
+		} else {
+			ofGroups = append(ofGroups, text)
+		}
+	}
+	slices.Sort(named)
+	slices.Sort(ofGroups)
+	ofWhole = len(named)
+	named = append(named, ofGroups...)
+	if more := len(named) - maxTold; more > 0 {
+		named = append(named[:maxTold], fmt.Sprintf("and %d more", more))
+	}
+	return named, ofWhole
+}
+
+// Troubles names what an operator has to mend.
+func (b *Broker) Troubles() []string {
+	named, _ := b.health.list()
+	return named
+}
+
+// tellTrouble logs a trouble, or its end where there is no error, and stores an event as far as that is
 // possible.
-func (b *Broker) tellTrouble(what string, k groupKey, err error, mended bool) {
+func (b *Broker) tellTrouble(what string, k groupKey, err error) {
 	e := event{key: k, Type: eventMended, Tenant: k.tenant, Group: k.group, Time: time.Now().UTC(), Detail: what}
-	if mended {
+	if err == nil {
 		b.log.Info("a trouble is over", zap.String("what", what))
 	} else {
 		reason, remedy := troubleOf(err)
@@ -134,6 +152,7 @@ const troubleAgain = 30 * time.Second
 // trouble notes that a group cannot be worked on, and looks at it again later.
 func (b *Broker) trouble(k groupKey, err error) {
 	b.health.set("group "+k.String(), k, err)
+	b.owed.Store(k, struct{}{})
 	b.open.set(k, true, 1)
 	b.timers.sooner(k, b.opts.Clock().Add(troubleAgain))
 }
@@ -147,14 +166,6 @@ func isTrouble(err error) bool {
 
 // settled notes that a group can be worked on.
 func (b *Broker) settled(k groupKey) { b.health.set("group "+k.String(), k, nil) }
-
-// isTroubled says whether a group could not be worked on.
-func (b *Broker) isTroubled(k groupKey) bool {
-	b.health.mu.Lock()
-	defer b.health.mu.Unlock()
-	_, troubled := b.health.troubles["group "+k.String()]
-	return troubled
-}
 
 var (
 	// errFull: the server has no room; nothing was written.
@@ -241,7 +252,7 @@ func (b *Broker) inspectOnce(ctx context.Context, round int) {
 
 // minServer is the oldest server that works: one whose consumers can be reset
 // and whose pinned clients are mended.
-var minServer = [3]int{2, 14, 0}
+var minServer = []int{2, 14, 0}
 
 // checkServer refuses a server that is too old.
 func (b *Broker) checkServer() error {
@@ -249,18 +260,24 @@ func (b *Broker) checkServer() error {
 	if have == "" {
 		return fmt.Errorf("%w: not connected", errUnavailable)
 	}
+	if err := checkVersion(have); err != nil {
+		return &AssetError{"server", b.nc.ConnectedServerName(), []string{err.Error()}}
+	}
+	return nil
+}
+
+func checkVersion(have string) error {
 	number, _, _ := strings.Cut(have, "-")
-	for i, part := range strings.Split(number, ".") {
+	var parts []int
+	for part := range strings.SplitSeq(number, ".") {
 		n, err := strconv.Atoi(part)
-		if err != nil || i >= len(minServer) {
-			break
+		if err != nil {
+			return fmt.Errorf("version: %q is none", have)
 		}
-		if n != minServer[i] {
-			if n > minServer[i] {
-				break
-			}
-			return &AssetError{"server", b.nc.ConnectedServerName(), []string{fmt.Sprintf("version: is %s, must be %d.%d.%d or newer", have, minServer[0], minServer[1], minServer[2])}}
-		}
+		parts = append(parts, n)
+	}
+	if slices.Compare(parts, minServer) < 0 {
+		return fmt.Errorf("version: is %s, must be %d.%d.%d or newer", have, minServer[0], minServer[1], minServer[2])
 	}
 	return nil
 }

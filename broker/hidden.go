@@ -31,7 +31,7 @@ func (b *Broker) watchHidden(ctx context.Context) error {
 		case <-tick.C:
 		}
 		for i, o := range b.all {
-			if n := o.handled.Load(); n != handled[i] {
+			if n := o.handled.Load(); n != handled[i] || !o.holds.Load() {
 				handled[i], suspects[i] = n, 0
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -26,13 +27,15 @@ const beatsPerTTL = 6
 // heartbeat is what an instance says of itself on P.instances.
 type heartbeat struct {
 	Instance string `json:"instance"`
+	Started  int64  `json:"started"`           // Unix time in nanoseconds: two of one name differ in it
 	Leaving  bool   `json:"leaving,omitempty"` // it is about to end in order
 }
 
 // members are the instances that live, as far as this one hears.
 type members struct {
-	self string
-	ttl  time.Duration
+	self    string
+	started int64
+	ttl     time.Duration
 
 	mu      sync.Mutex
 	seen    map[string]time.Time // others, and when they were last heard; guarded by mu
@@ -41,7 +44,7 @@ type members struct {
 }
 
 func newMembers(self string, ttl time.Duration) *members {
-	return &members{self: self, ttl: ttl, seen: map[string]time.Time{}, live: []string{self}, changed: make(chan struct{})}
+	return &members{self: self, started: time.Now().UnixNano(), ttl: ttl, seen: map[string]time.Time{}, live: []string{self}, changed: make(chan struct{})}
 }
 
 // view gives the instances that live, this one included, and a channel that is
@@ -57,6 +60,9 @@ func (m *members) isLive(instance string) bool {
 	live, _ := m.view()
 	return slices.Contains(live, instance)
 }
+
+// isNamesake says whether a heartbeat is another's of the same name.
+func (m *members) isNamesake(h heartbeat) bool { return h.Instance == m.self && h.Started != m.started }
 
 // hear takes a heartbeat, and says whether its sender was not known to live.
 func (m *members) hear(h heartbeat, now time.Time) (isNew bool) {
@@ -128,7 +134,13 @@ func (b *Broker) joinMembers() error {
 	}
 	_, err := b.nc.Subscribe(b.names.instances(), func(m *nats.Msg) {
 		var h heartbeat
-		if json.Unmarshal(m.Data, &h) == nil && b.members.hear(h, time.Now()) {
+		if json.Unmarshal(m.Data, &h) != nil {
+			return
+		}
+		if b.members.isNamesake(h) {
+			b.health.report("instance "+h.Instance, errNamesake)
+		}
+		if b.members.hear(h, time.Now()) {
 			b.log.Info("another instance is here", zap.String("instance", h.Instance))
 			b.sendHeartbeat(false)
 		}
@@ -161,7 +173,7 @@ func (b *Broker) keepMembers(ctx context.Context) error {
 
 // sendHeartbeat is best effort: the next one follows.
 func (b *Broker) sendHeartbeat(leaving bool) {
-	data, err := json.Marshal(heartbeat{Instance: b.opts.Instance, Leaving: leaving})
+	data, err := json.Marshal(heartbeat{Instance: b.opts.Instance, Started: b.members.started, Leaving: leaving})
 	if err == nil {
 		err = b.nc.Publish(b.names.instances(), data)
 	}
@@ -169,6 +181,10 @@ func (b *Broker) sendHeartbeat(leaving bool) {
 		b.log.Debug("a heartbeat is not sent", zap.Error(err))
 	}
 }
+
+// errNamesake: two instances have one name, and take each other's partitions for
+// their own.
+var errNamesake = errors.New("another instance has the same name: give each its own (instance), and start this one again")
 
 // alone says that no other instance can serve these logs: the server is in
 // this process, and its store is locked.

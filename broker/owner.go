@@ -35,6 +35,7 @@ type owner struct {
 	uncompacted map[groupKey]int // logs that could not be compacted, and their entries; of compactLogs alone
 
 	holds     atomic.Bool   // the partition is this instance's; becomes true under work
+	lost      atomic.Bool   // another took it: the server may still deliver to this instance
 	heldSince atomic.Int64  // UnixNano
 	busySince atomic.Int64  // UnixNano of the work in hand, 0 while idle
 	handled   atomic.Int64  // messages
@@ -149,6 +150,9 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	events = append(events, more...)
 	if err := o.tell(ctx, in, events, nil); err != nil {
 		return err
+	}
+	if h.owed {
+		o.b.owed.Delete(k)
 	}
 	if err := o.b.record(ctx, g, events); err != nil {
 		return err

@@ -110,9 +110,11 @@ func (o *owner) lose(to ownerRecord) {
 		return // claimed again meanwhile
 	}
 	o.b.metrics.fenced.Add(1)
-	o.b.log.Warn("a partition was taken by another instance, as this one stood still or was cut off",
+	o.b.log.Warn("another instance has taken a partition that this one had not given up",
 		zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number), zap.String("owner", to.Instance))
 	o.letGo()
+	o.lost.Store(true)
+	o.poke()
 }
 
 // letGo drops what is in memory. The caller holds work.
@@ -247,7 +249,7 @@ func (b *Broker) runCheckpoints(ctx context.Context) error {
 // watchLedger reads the ledger, and goes on reading what instances write into
 // it until the context ends. It returns when all that is there is read.
 func (b *Broker) watchLedger(ctx context.Context) error {
-	w, err := b.records.kv.Watch(ctx, ">")
+	w, err := b.records.kv.Watch(b.work, ">")
 	if err != nil {
 		return classify(err)
 	}
@@ -255,6 +257,7 @@ func (b *Broker) watchLedger(ctx context.Context) error {
 	b.background.Go(func() {
 		defer w.Stop()
 		all := sync.OnceFunc(func() { close(read) })
+		fresh := false // what was there before says nothing of who lives
 		for {
 			select {
 			case <-b.work.Done():
@@ -262,12 +265,15 @@ func (b *Broker) watchLedger(ctx context.Context) error {
 			case v, ok := <-w.Updates():
 				switch {
 				case !ok:
-					b.log.Error("the watch of the ledger ended; it is not read any more")
+					if b.work.Err() == nil {
+						b.health.report("ledger", errors.New("the watch of the ledger ended; start this instance again"))
+					}
 					return
 				case v == nil:
 					all()
+					fresh = true
 				default:
-					b.readLedger(v)
+					b.readLedger(v, fresh)
 				}
 			}
 		}
@@ -280,10 +286,11 @@ func (b *Broker) watchLedger(ctx context.Context) error {
 	}
 }
 
-// readLedger takes one entry of the ledger: of a partition, or of a group.
-func (b *Broker) readLedger(v jetstream.KeyValueEntry) {
+// readLedger takes one entry of the ledger: of a partition, or of a group. A
+// fresh one was written just now.
+func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 	if strings.HasPrefix(v.Key(), ownerKeyPrefix) {
-		b.readOwner(v)
+		b.readOwner(v, fresh)
 		return
 	}
 	k, err := parseGroupKey(v.Key())
@@ -304,7 +311,7 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry) {
 	}
 }
 
-func (b *Broker) readOwner(v jetstream.KeyValueEntry) {
+func (b *Broker) readOwner(v jetstream.KeyValueEntry, fresh bool) {
 	o := b.byOwnerKey[v.Key()]
 	if o == nil {
 		return // of a stream that is not served here
@@ -318,5 +325,8 @@ func (b *Broker) readOwner(v jetstream.KeyValueEntry) {
 		return
 	}
 	b.health.clear("ledger entry " + v.Key())
+	if fresh && !r.Released { // whoever writes lives, even if no heartbeat was heard yet
+		b.members.hear(heartbeat{Instance: r.Instance}, time.Now())
+	}
 	o.observe(r, v.Revision())
 }

@@ -132,7 +132,7 @@ func (o *owner) attend(ctx context.Context, consuming jetstream.ConsumeContext) 
 	defer look.Stop()
 	for {
 		_, changed := o.b.members.view()
-		if ctx.Err() != nil || o.isOver() {
+		if ctx.Err() != nil || o.lost.Load() || o.isOver() {
 			return false, nil
 		}
 		if o.rank() == 0 {
@@ -174,7 +174,7 @@ func (o *owner) handOver(consumer string) error {
 	}
 	ctx, cancel := context.WithTimeout(o.b.work, apiTimeout)
 	defer cancel()
-	held := o.holds.Load()
+	held := o.holds.Load() || o.lost.Swap(false)
 	if err := o.release(ctx); err != nil || o.b.alone() {
 		return err
 	}

@@ -97,6 +97,8 @@ func (b *Broker) ensure(ctx context.Context) error {
 		if err := b.refuseMoved(ctx, g); err != nil {
 			return err
 		}
+	}
+	for _, g := range b.groups {
 		if err := g.assets.ensureLog(ctx, b.js, b.checkpointOf(ctx, g)); err != nil {
 			return err
 		}

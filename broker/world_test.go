@@ -55,6 +55,7 @@ type world struct {
 	js     jetstream.JetStream
 
 	members map[mlscore.LeafIndex]*member.Group
+	tenant  string
 	groupID []byte
 	serial  int
 
@@ -64,7 +65,7 @@ type world struct {
 
 func newWorld(t *testing.T, change func(*Options)) *world {
 	t.Helper()
-	w := &world{t: t, random: rand.NewChaCha8([32]byte{1}), shared: new(member.Shared), groupID: []byte("group")}
+	w := &world{t: t, random: rand.NewChaCha8([32]byte{1}), shared: new(member.Shared), tenant: testTenant, groupID: []byte("group")}
 	w.signer = must[mlscore.Signer](t)(mlscore.GenerateSigner(mlscore.Ed25519, w.random))
 	w.opts = Options{
 		Partitions: 2,
@@ -124,9 +125,9 @@ func (w *world) restart() {
 }
 
 // store is that of the tenant's log.
-func (w *world) store() *store { return w.broker.byTenant[testTenant].store }
+func (w *world) store() *store { return w.broker.byTenant[w.tenant].store }
 
-func (w *world) key() groupKey { return groupKey{testTenant, GroupToken(w.groupID)} }
+func (w *world) key() groupKey { return groupKey{w.tenant, GroupToken(w.groupID)} }
 
 // publish stores an input and gives its sequence.
 func (w *world) publish(what kind, data []byte) uint64 {
@@ -242,7 +243,7 @@ func (w *world) removed(message []byte) mlscore.LeafIndex {
 // api calls a service.
 func (w *world) api(endpoint string, request, reply any) error {
 	w.t.Helper()
-	return w.apiOf(testTenant, endpoint, request, reply)
+	return w.apiOf(w.tenant, endpoint, request, reply)
 }
 
 func (w *world) apiOf(tenant, endpoint string, request, reply any) error {
@@ -354,7 +355,7 @@ func (w *world) intent(leaf mlscore.LeafIndex, mode intents.RemovalMode) []byte 
 func (w *world) id(message []byte) string {
 	w.t.Helper()
 	in := must[*intents.LeafOperationIntent](w.t)(intents.ParseMessage(message, intents.DefaultWireFormat))
-	return in.ID(testTenant)
+	return in.ID(w.tenant)
 }
 
 // submit gives an intent to the service.

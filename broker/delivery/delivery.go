@@ -185,7 +185,12 @@ func (r *Removal) Done() error { return r.msg.Ack() }
 func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal, error) {
 	if s.removals == nil {
 		var err error
-		if s.removals, err = s.js.Consumer(ctx, s.prefix+"-log", "removals-"+s.tenant); err != nil {
+		for _, stream := range []string{s.prefix + "-log-" + s.tenant, s.prefix + "-log"} { // its own, or shared
+			if s.removals, err = s.js.Consumer(ctx, stream, "removals-"+s.tenant); err == nil {
+				break
+			}
+		}
+		if err != nil {
 			return nil, fmt.Errorf("the removals of tenant %q: %w", s.tenant, err)
 		}
 	}

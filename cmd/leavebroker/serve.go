@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -131,6 +132,9 @@ func tellSystemd(ctx context.Context, b *broker.Broker, log *zap.Logger) {
 		if err := b.Ready(); err == nil {
 			groups, open := b.Summary()
 			state := fmt.Sprintf("STATUS=%d open intents in %d groups", open, groups)
+			if troubles := b.Troubles(); len(troubles) > 0 {
+				state += "; " + strings.Join(troubles, "; ")
+			}
 			if !ready {
 				state, ready = daemon.SdNotifyReady+"\n"+state, true
 			}

@@ -1,0 +1,286 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"leavebroker/intents"
+	"leavebroker/mlscore"
+	"leavebroker/mlscore/member"
+)
+
+// awaitTrouble waits until the broker says that an operator is needed.
+func (w *world) awaitTrouble(k groupKey, reason string) {
+	w.t.Helper()
+	w.awaitIn(k, "trouble: "+reason, ofType(eventTrouble, reason))
+	if len(w.broker.Troubles()) == 0 {
+		w.t.Errorf("%s, and there is no trouble", reason)
+	}
+	if ready := w.broker.Ready() == nil; ready != (k != whole) {
+		w.t.Errorf("%s of %v, and the broker is ready: %v", reason, k, ready)
+	}
+}
+
+// awaitMended waits until the broker is ready again.
+func (w *world) awaitMended() {
+	w.t.Helper()
+	w.eventually("the trouble is over", func() bool { return len(w.broker.Troubles()) == 0 })
+}
+
+// lookNow lets the broker look at a group with a trouble at once.
+func (w *world) lookNow() { w.broker.timers.set(w.key(), time.Now()) }
+
+// What is stored about a group by a later version is left alone; what comes
+// meanwhile is kept, and judged when the entry can be read again.
+func TestUnknownVersionIsLeftAlone(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	w.stop()
+	w.start()
+	w.noWork()
+	w.eventually("the group is loaded", func() bool { return w.broker.owner(w.key()).peek(w.key()) != nil })
+	good, rev, err := w.broker.records.read(ctx, w.key().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.withServer(func(kv jetstream.KeyValue) {
+		rev = must[uint64](t)(kv.Update(ctx, w.key().String(), []byte(`{"version":99,"more":true}`), rev))
+	})
+	w.start()
+	w.awaitTrouble(w.key(), troubleVersion)
+	second := w.leave(2, intents.SenderRemovalOnly)
+	w.publish(kindIntent, second)
+	w.noWork() // it is acknowledged, and stays in the log
+	if value, now, err := w.broker.records.read(ctx, w.key().String()); err != nil || now != rev || !bytes.Contains(value, []byte("99")) {
+		t.Errorf("the entry was written over: %s %v", value, err)
+	}
+	must[uint64](t)(w.broker.records.kv.Update(ctx, w.key().String(), good, rev))
+	w.lookNow()
+	w.awaitMended()
+	w.await("the verdict", func(e event) bool { return e.Intent == w.id(second) && e.Type == intents.StatePending })
+	w.await("mended", ofType(eventMended, ""))
+	w.awaitOutput(w.epoch(), 1, 2)
+}
+
+// withServer gives the ledger of a broker that is stopped.
+func (w *world) withServer(use func(jetstream.KeyValue)) {
+	w.t.Helper()
+	e := must[*embedded](w.t)(startEmbedded(w.opts.Embedded, defaultMessageBytes, zap.NewNop()))
+	nc := must[*nats.Conn](w.t)(nats.Connect("", nats.InProcessServer(e.server)))
+	js := must[jetstream.JetStream](w.t)(jetstream.New(nc))
+	use(must[jetstream.KeyValue](w.t)(js.KeyValue(testContext(w.t), w.broker.names.ledgerBucket())))
+	nc.Close()
+	if err := e.stop(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A snapshot that was damaged is not used, and nothing is lost until it is
+// restored.
+func TestDamagedSnapshot(t *testing.T) {
+	w := newWorld(t, compactsSoon)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	for range 12 {
+		w.empty(0)
+		w.awaitOutput(w.epoch(), 1)
+	}
+	w.awaitSnapshot(0)
+	w.noWork()
+	bucket := w.broker.snapshots.(snapshotBucket)
+	good, rev, err := bucket.read(ctx, w.key().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(good)
+	bad[len(bad)/2] ^= 1
+	rev = must[uint64](t)(bucket.kv.Update(ctx, w.key().String(), bad, rev))
+	w.restart()
+	w.awaitTrouble(w.key(), troubleSnapshot)
+	second := w.leave(2, intents.SenderRemovalOnly)
+	w.publish(kindIntent, second)
+	w.noWork()
+	must[uint64](t)(w.broker.snapshots.(snapshotBucket).kv.Update(ctx, w.key().String(), good, rev))
+	w.lookNow()
+	w.awaitMended()
+	w.await("the verdict", func(e event) bool { return e.Intent == w.id(second) && e.Type == intents.StatePending })
+	w.awaitOutput(w.epoch(), 1, 2)
+}
+
+// A consumer that was deleted is made again, and goes on where it was.
+func TestDeletedConsumer(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	for p := range w.opts.Partitions {
+		if err := w.js.DeleteConsumer(ctx, w.store().names.logStream(), w.store().names.partitionConsumer(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.empty(0)
+	w.fanOut(w.awaitOutput(w.epoch(), 1))
+	w.awaitIn(whole, "the consumer is missed", ofType(eventTrouble, ""))
+	w.commit(2, member.CommitOptions{})
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.awaitMended()
+	w.checkOutputs()
+}
+
+// Streams and consumers that somebody changed keep the broker from being
+// ready until they are as they were.
+func TestChangedAssets(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := testContext(t)
+	n := w.store().names
+	log := must[jetstream.Stream](t)(w.js.Stream(ctx, n.logStream())).CachedInfo().Config
+	removals := must[jetstream.Consumer](t)(w.js.Consumer(ctx, n.logStream(), n.removalsConsumer(testTenant))).CachedInfo().Config
+	for name, test := range map[string]struct{ change, mend func() error }{
+		"stream": {func() error {
+			bad := log
+			bad.MaxAge, bad.Duplicates = time.Hour, time.Minute
+			_, err := w.js.UpdateStream(ctx, bad)
+			return err
+		}, func() error {
+			_, err := w.js.UpdateStream(ctx, log)
+			return err
+		}},
+		"consumer": {func() error {
+			bad := removals
+			bad.SampleFrequency = ""
+			_, err := w.js.UpdateConsumer(ctx, n.logStream(), bad)
+			return err
+		}, func() error {
+			_, err := w.js.UpdateConsumer(ctx, n.logStream(), removals)
+			return err
+		}},
+	} {
+		if err := test.change(); err != nil {
+			t.Fatal(name, err)
+		}
+		w.broker.inspectOnce(ctx, 0)
+		w.awaitTrouble(whole, troubleAsset)
+		if err := test.mend(); err != nil {
+			t.Fatal(name, err)
+		}
+		w.broker.inspectOnce(ctx, 0)
+		w.awaitMended()
+	}
+}
+
+// A store without room refuses outputs; they are stored when there is room.
+func TestFullStore(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	intent := w.leave(1, intents.SenderRemovalOnly)
+	info := must[jetstream.Stream](t)(w.js.Stream(ctx, w.store().names.logStream())).CachedInfo()
+	full := info.Config
+	full.MaxBytes = int64(info.State.Bytes) + int64(len(intent)) + 120 // room for the intent, not for an answer
+	must[jetstream.Stream](t)(w.js.UpdateStream(ctx, full))
+	w.publish(kindIntent, intent)
+	w.awaitTrouble(whole, troubleFull)
+	must[jetstream.Stream](t)(w.js.UpdateStream(ctx, info.Config))
+	w.awaitOutput(w.epoch(), 1)
+	w.awaitMended()
+	w.checkOutputs()
+}
+
+// A user who may not do something that the broker needs is told so.
+func TestMissingPermission(t *testing.T) {
+	user := &server.User{Username: "broker", Password: "secret", Permissions: &server.Permissions{
+		Publish: &server.SubjectPermission{Allow: []string{">"}, Deny: []string{"leave.instances"}},
+	}}
+	opts := must[*server.Options](t)(Embedded{StateDir: t.TempDir(), SyncLater: true, Listen: "127.0.0.1:0"}.serverOptions(defaultMessageBytes))
+	opts.Users = []*server.User{user, {Username: "other", Password: "secret"}}
+	srv := must[*server.Server](t)(runServer(opts, zap.NewNop()))
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	w := &world{t: t, signer: must[mlscore.Signer](t)(mlscore.GenerateSigner(mlscore.Ed25519, rand.Reader))}
+	b := must[*Broker](t)(New(Options{
+		Partitions: 2, Tenants: []Tenant{{Name: testTenant, Signers: []mlscore.Signer{w.signer}}},
+		Conn: Conn{URL: strings.Replace(srv.ClientURL(), "nats://", "nats://broker:secret@", 1)},
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- b.Run(ctx) }()
+	w.eventually("the permission is missed", func() bool {
+		return slices.ContainsFunc(b.Troubles(), func(s string) bool { return strings.Contains(s, `"leave.instances"`) })
+	})
+	if b.Ready() == nil {
+		t.Error("the broker is ready")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A broker that may make nothing says what it needs.
+func TestAssetsAreKept(t *testing.T) {
+	w := newWorld(t, nil)
+	w.stop()
+	w.opts.KeepAssets = true
+	w.start() // everything is there
+	ctx := testContext(t)
+	if err := w.js.DeleteKeyValue(ctx, w.broker.names.ledgerBucket()); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	b := must[*Broker](t)(New(w.opts))
+	err := b.Run(ctx)
+	var missing *AssetError
+	if !errors.As(err, &missing) || missing.Name != b.names.ledgerBucket() {
+		t.Fatalf("%v, want what is missing", err)
+	}
+	_, text, _ := strings.Cut(missing.Differences[0], "make it as ")
+	var cfg jetstream.KeyValueConfig
+	if err := json.Unmarshal([]byte(text), &cfg); err != nil || cfg.Bucket != missing.Name {
+		t.Errorf("what is needed is %s: %v", text, err)
+	}
+}
+
+func TestServerVersions(t *testing.T) {
+	for version, ok := range map[string]bool{
+		"2.14.0": true, "2.15.2": true, "3.0.0": true, "2.14.0-RC.1": true, "2.100.1": true,
+		"2.13.9": false, "1.99.0": false, "2.9.25": false, "": false, "x": false,
+	} {
+		if err := checkVersion(version); (err == nil) != ok {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+}
+
+func TestTroublesHaveRemedies(t *testing.T) {
+	for _, test := range []struct {
+		err    error
+		reason string
+	}{
+		{&versionError{2, 1}, troubleVersion}, {fmt.Errorf("x: %w", intents.ErrSnapshotVersion), troubleVersion},
+		{&AssetError{}, troubleAsset}, {errFull, troubleFull}, {errPermission, troublePermission},
+		{errSnapshot, troubleSnapshot}, {intents.ErrSnapshot, troubleSnapshot}, {errTest, troubleOther},
+	} {
+		if reason, remedy := troubleOf(test.err); reason != test.reason || remedy == "" {
+			t.Errorf("%v: %q %q, want %q", test.err, reason, remedy, test.reason)
+		}
+	}
+}
