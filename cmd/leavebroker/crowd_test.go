@@ -139,7 +139,7 @@ func (c *crowd) epoch() uint64 { return c.members[0].Epoch() }
 
 // info hands on the GroupInfo of the current epoch.
 func (c *crowd) info() {
-	c.check(c.ds.GroupInfo(c.ctx, c.id, got[[]byte](c)(c.members[0].GroupInfo())))
+	c.publish("info", got[[]byte](c)(c.members[0].GroupInfo()))
 }
 
 // commit lets a member commit, and brings it to the broker and to everybody.
@@ -166,7 +166,7 @@ func (c *crowd) join(client *member.Client) *member.Group {
 
 // accept is the delivery service taking a commit.
 func (c *crowd) accept(commit []byte) {
-	c.check(c.ds.Commit(c.ctx, c.id, commit))
+	c.publish("commit", commit)
 	for _, m := range c.members {
 		if _, err := m.Process(commit); err != nil {
 			c.check(fmt.Errorf("leaf %d refuses a commit: %w", m.OwnLeaf(), err))

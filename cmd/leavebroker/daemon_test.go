@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"leavebroker/broker/delivery"
+	"leavebroker/broker/natstest"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/keyfile"
 )
@@ -29,33 +26,24 @@ import (
 const patience = 60 * time.Second
 
 // daemonProcess is the program itself, run as leavebroker serve in a process of its
-// own with an embedded server. Everybody else reaches it through NATS.
+// own with an embedded server, or beside one elsewhere. Everybody else reaches
+// it through NATS.
 type daemonProcess struct {
-	t        testing.TB
+	natstest.Process
 	stateDir string
-	url      string
+	url      string // where everybody else reaches NATS
 	config   string // path; empty: the environment alone
 	env      []string
-	logPath  string
-
-	cmd   *exec.Cmd
-	ended chan error // receives once when the process has ended
 }
 
-// newDaemon prepares a daemon; start runs it. The configuration is that of a
+// newDaemon prepares a daemon; Start runs it. The configuration is that of a
 // test: few partitions, so that starting is quick, and the rest as given.
 func newDaemon(t testing.TB, tenants string) *daemonProcess {
 	t.Helper()
 	dir := t.TempDir()
-	d := &daemonProcess{t: t, stateDir: filepath.Join(dir, "state"), logPath: filepath.Join(dir, "log")}
-	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	d.url = "nats://" + listen
-	d.config = filepath.Join(dir, "leavebroker.yaml")
-	text := fmt.Sprintf("state_dir: %s\nnats:\n  embedded:\n    listen: %s\npartitions: 4\nack_wait: 1s\npin_ttl: 1s\n%s", d.stateDir, listen, tenants)
-	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.cleanUp)
+	listen := freeAddr(t)
+	d := newProcess(t, dir, filepath.Join(dir, "state"), "nats://"+listen)
+	d.configure(fmt.Sprintf("nats:\n  embedded:\n    listen: %s\nack_wait: 1s\npin_ttl: 1s\n%s", listen, tenants))
 	return d
 }
 
@@ -63,153 +51,78 @@ func newDaemon(t testing.TB, tenants string) *daemonProcess {
 func newDefaultDaemon(t testing.TB) *daemonProcess {
 	t.Helper()
 	dir := t.TempDir()
-	listen := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	d := &daemonProcess{t: t, stateDir: filepath.Join(dir, "state"), logPath: filepath.Join(dir, "log"), url: "nats://" + listen}
+	listen := freeAddr(t)
+	d := newProcess(t, dir, filepath.Join(dir, "state"), "nats://"+listen)
 	d.env = []string{"LEAVEBROKER_STATE_DIR=" + d.stateDir, "LEAVEBROKER_NATS_EMBEDDED_LISTEN=" + listen}
-	t.Cleanup(d.cleanUp)
 	return d
 }
 
-// freePort is a port that nobody uses, below those that the system gives to
-// outgoing connections: while the daemon is down, none of them may take it.
-func freePort(t testing.TB) int {
+func freeAddr(t testing.TB) string {
 	t.Helper()
-	for range 100 {
-		port := 10000 + rand.IntN(20000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
+	return fmt.Sprintf("127.0.0.1:%d", natstest.FreePort(t))
 }
 
-func (d *daemonProcess) start() {
-	d.t.Helper()
-	log, err := os.OpenFile(d.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		d.t.Fatal(err)
+// newProcess is a daemon whose files are in dir.
+func newProcess(t testing.TB, dir, stateDir, url string) *daemonProcess {
+	d := &daemonProcess{stateDir: stateDir, url: url}
+	d.Process = natstest.Process{T: t, LogPath: filepath.Join(dir, "log"), Command: func() *exec.Cmd {
+		args := []string{"serve"}
+		if d.config != "" {
+			args = append(args, "--config", d.config)
+		}
+		cmd := exec.Command("leavebroker", args...)
+		cmd.Env = append(os.Environ(), d.env...)
+		return cmd
+	}}
+	return d
+}
+
+// configure writes the configuration file.
+func (d *daemonProcess) configure(text string) {
+	d.T.Helper()
+	d.config = filepath.Join(filepath.Dir(d.LogPath), "leavebroker.yaml")
+	text = fmt.Sprintf("state_dir: %s\npartitions: 4\n%s", d.stateDir, text)
+	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
+		d.T.Fatal(err)
 	}
-	defer log.Close()
-	args := []string{"serve"}
-	if d.config != "" {
-		args = append(args, "--config", d.config)
-	}
-	d.cmd = exec.Command("leavebroker", args...)
-	d.cmd.Env = append(os.Environ(), d.env...)
-	d.cmd.Stdout, d.cmd.Stderr = log, log
-	if err := d.cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	cmd, ended := d.cmd, make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	d.ended = ended
 }
 
 // awaitReady waits until the daemon answers requests.
 func (d *daemonProcess) awaitReady() {
-	d.t.Helper()
+	d.T.Helper()
 	nc := d.connect()
 	defer nc.Close()
 	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(10 * time.Millisecond) {
 		if _, err := nc.Request("$SRV.PING.leavebroker", nil, time.Second); err == nil {
 			return
 		}
-		select {
-		case err := <-d.ended:
-			d.ended <- err
-			d.t.Fatalf("the daemon ended: %v", err)
-		default:
+		if running, err := d.Running(); !running {
+			d.T.Fatalf("the daemon ended: %v", err)
 		}
 	}
-	d.t.Fatalf("the daemon is not ready after %s", patience)
-}
-
-// signal sends a signal to the process.
-func (d *daemonProcess) signal(s os.Signal) {
-	d.t.Helper()
-	if err := d.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		d.t.Fatal(err)
-	}
-}
-
-// wait waits for the end of the process and gives its exit code, -1 for a
-// signal.
-func (d *daemonProcess) wait() int {
-	d.t.Helper()
-	select {
-	case <-d.ended:
-		d.ended = nil
-		return d.cmd.ProcessState.ExitCode()
-	case <-time.After(patience):
-		d.t.Fatal("the daemon does not end")
-		return 0
-	}
-}
-
-// kill ends the process as a crash would.
-func (d *daemonProcess) kill() {
-	d.t.Helper()
-	d.signal(syscall.SIGKILL)
-	if code := d.wait(); code != -1 {
-		d.t.Fatalf("the daemon ended by itself with exit code %d", code)
-	}
-}
-
-// stop ends the process in order.
-func (d *daemonProcess) stop() {
-	d.t.Helper()
-	d.signal(syscall.SIGTERM)
-	if code := d.wait(); code != 0 {
-		d.t.Fatalf("exit code %d", code)
-	}
-}
-
-func (d *daemonProcess) cleanUp() {
-	if d.ended != nil {
-		_ = d.cmd.Process.Kill()
-		<-d.ended
-	}
-	if d.t.Failed() {
-		d.t.Logf("the daemon's log ends with\n%s", d.log())
-	}
-}
-
-// log is what the processes so far have written, at most its end.
-func (d *daemonProcess) log() []byte {
-	b, err := os.ReadFile(d.logPath)
-	if err != nil {
-		return []byte(err.Error())
-	}
-	const most = 8 << 10
-	if len(b) > most {
-		b = b[len(b)-most:]
-	}
-	return b
+	d.T.Fatalf("the daemon is not ready after %s", patience)
 }
 
 // connect connects a client that outlives the daemon's crashes.
 func (d *daemonProcess) connect() *nats.Conn {
-	d.t.Helper()
+	d.T.Helper()
 	nc, err := nats.Connect(d.url, nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
 		nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(10*time.Millisecond, 0),
 		nats.Timeout(10*time.Second), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	return nc
 }
 
 // service connects a delivery service of a tenant.
 func (d *daemonProcess) service(tenant string) *delivery.Service {
-	d.t.Helper()
+	d.T.Helper()
 	nc := d.connect()
-	d.t.Cleanup(nc.Close)
+	d.T.Cleanup(nc.Close)
 	ds, err := delivery.New(nc, "leave", tenant)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	return ds
 }
@@ -217,10 +130,10 @@ func (d *daemonProcess) service(tenant string) *delivery.Service {
 // externalSender is what groups of a suite install, from the key that the
 // daemon made for a tenant.
 func (d *daemonProcess) externalSender(tenant string, suite *mlscore.Suite) mlscore.ExternalSender {
-	d.t.Helper()
+	d.T.Helper()
 	signer, err := keyfile.Load(filepath.Join(d.stateDir, "keys", tenant, suite.Signature.String()+".pem"))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	return mlscore.ExternalSender{SignatureKey: signer.PublicKey(), Credential: mlscore.BasicCredential([]byte(defaultIdentity))}
 }
@@ -228,44 +141,77 @@ func (d *daemonProcess) externalSender(tenant string, suite *mlscore.Suite) mlsc
 // stored is a message of a stream.
 type stored struct {
 	seq     uint64
+	at      time.Time
 	subject []string // tokens
 	data    []byte
 }
 
-// stream reads a whole stream.
-func (d *daemonProcess) stream(name string) []stored {
-	d.t.Helper()
+// jetStream connects a client of JetStream for a while.
+func (d *daemonProcess) jetStream() (context.Context, jetstream.JetStream, func()) {
+	d.T.Helper()
 	nc := d.connect()
-	defer nc.Close()
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
-	defer cancel()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(d.T.Context(), patience)
+	return ctx, js, func() { cancel(); nc.Close() }
+}
+
+// logStreams are the streams that hold the logs of groups.
+func (d *daemonProcess) logStreams() (names []string) {
+	d.T.Helper()
+	ctx, js, done := d.jetStream()
+	defer done()
+	all := js.StreamNames(ctx)
+	for name := range all.Name() {
+		if strings.HasPrefix(name, "leave-log") {
+			names = append(names, name)
+		}
+	}
+	if err := all.Err(); err != nil || len(names) == 0 {
+		d.T.Fatalf("the streams of the log are %q: %v", names, err)
+	}
+	return names
+}
+
+// entries are all messages of the logs.
+func (d *daemonProcess) entries() (all []stored) {
+	d.T.Helper()
+	for _, name := range d.logStreams() {
+		all = append(all, d.stream(name)...)
+	}
+	return all
+}
+
+// stream reads a whole stream.
+func (d *daemonProcess) stream(name string) []stored {
+	d.T.Helper()
+	ctx, js, done := d.jetStream()
+	defer done()
 	s, err := js.Stream(ctx, name)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	info, err := s.Info(ctx)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	consumer, err := s.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{})
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	var all []stored
 	for uint64(len(all)) < info.State.Msgs {
 		m, err := consumer.Next(jetstream.FetchContext(ctx))
 		if err != nil {
-			d.t.Fatalf("reading %s after %d of %d messages: %v", name, len(all), info.State.Msgs, err)
+			d.T.Fatalf("reading %s after %d of %d messages: %v", name, len(all), info.State.Msgs, err)
 		}
 		meta, err := m.Metadata()
 		if err != nil {
-			d.t.Fatal(err)
+			d.T.Fatal(err)
 		}
-		all = append(all, stored{meta.Sequence.Stream, strings.Split(m.Subject(), "."), m.Data()})
+		all = append(all, stored{meta.Sequence.Stream, meta.Timestamp, strings.Split(m.Subject(), "."), m.Data()})
 	}
 	return all
 }
@@ -283,12 +229,12 @@ type told struct {
 
 // events reads all events.
 func (d *daemonProcess) events() []told {
-	d.t.Helper()
+	d.T.Helper()
 	var all []told
 	for _, m := range d.stream("leave-events") {
 		var e told
 		if err := json.Unmarshal(m.data, &e); err != nil {
-			d.t.Fatalf("event %q: %v", m.data, err)
+			d.T.Fatalf("event %q: %v", m.data, err)
 		}
 		all = append(all, e)
 	}
@@ -297,7 +243,7 @@ func (d *daemonProcess) events() []told {
 
 // awaitEvent waits for an event.
 func (d *daemonProcess) awaitEvent(what string, match func(told) bool) told {
-	d.t.Helper()
+	d.T.Helper()
 	var all []told
 	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(20 * time.Millisecond) {
 		all = d.events()
@@ -306,24 +252,24 @@ func (d *daemonProcess) awaitEvent(what string, match func(told) bool) told {
 		}
 	}
 	for _, e := range all {
-		d.t.Logf("%+v", e)
+		d.T.Logf("%+v", e)
 	}
-	d.t.Fatalf("no event: %s", what)
+	d.T.Fatalf("no event: %s", what)
 	return told{}
 }
 
 // logLines are the daemon's log lines, each of which has to be JSON.
 func (d *daemonProcess) logLines() []map[string]any {
-	d.t.Helper()
-	b, err := os.ReadFile(d.logPath)
+	d.T.Helper()
+	b, err := os.ReadFile(d.LogPath)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	var lines []map[string]any
 	for line := range bytes.Lines(b) {
 		var fields map[string]any
 		if err := json.Unmarshal(line, &fields); err != nil {
-			d.t.Errorf("a log line that is not JSON: %q", line)
+			d.T.Errorf("a log line that is not JSON: %q", line)
 			continue
 		}
 		lines = append(lines, fields)

@@ -71,7 +71,7 @@ func (w *badWorld) edited(message []byte, change func(*intents.LeafOperationInte
 func TestServeBadInput(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "tenants:\n  - name: acme\n    lag_window: 300ms\n")
-	d.start()
+	d.Start()
 	d.awaitReady()
 	w := &badWorld{T: t, crowd: newCrowd(t, d, "acme", "bad input"), d: d}
 	w.found("alice", "bob", "carol", "dave", "erin")
@@ -96,7 +96,7 @@ func TestServeBadInput(t *testing.T) {
 	w.awaitStatus(w.intentID(w.leave), confirmed)
 	w.agree()
 	w.counted("malformed", "too_large", "unknown_tenant")
-	d.stop()
+	d.Stop()
 }
 
 // counted checks that refusals are counted.
@@ -297,7 +297,7 @@ func TestServeAssociated(t *testing.T) {
           pattern: "(?P<subject>[^/]+)/[a-z]+"
 `
 	d := newDaemon(t, "tenants:\n  - name: vouched"+fmt.Sprintf(service, true)+"  - name: claimed"+fmt.Sprintf(service, false))
-	d.start()
+	d.Start()
 	d.awaitReady()
 	for tenant, gone := range map[string][]mlscore.LeafIndex{"vouched": {1, 3}, "claimed": {1}} {
 		c := newCrowd(t, d, tenant, "devices")
@@ -323,5 +323,5 @@ func TestServeAssociated(t *testing.T) {
 			t.Errorf("%s: %d members are left, want %d", tenant, left, want)
 		}
 	}
-	d.stop()
+	d.Stop()
 }

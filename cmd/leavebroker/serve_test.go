@@ -67,7 +67,7 @@ func keyFiles(t *testing.T, stateDir string) map[string]string {
 func TestServeDefault(t *testing.T) {
 	t.Parallel()
 	d := newDefaultDaemon(t)
-	d.start()
+	d.Start()
 	d.awaitReady()
 	keys := keyFiles(t, d.stateDir)
 	if len(keys) != len(schemes(toolRegistry()))+1 {
@@ -91,7 +91,7 @@ func TestServeDefault(t *testing.T) {
 	}
 
 	listen := strings.TrimPrefix(d.url, "nats://")
-	code, out := runProcess(t, append(d.env, fmt.Sprintf("LEAVEBROKER_NATS_EMBEDDED_LISTEN=127.0.0.1:%d", freePort(t))), "serve")
+	code, out := runProcess(t, append(d.env, "LEAVEBROKER_NATS_EMBEDDED_LISTEN="+freeAddr(t)), "serve")
 	if code != 1 || !strings.Contains(out, "in use by another process") || !strings.Contains(out, d.stateDir) {
 		t.Errorf("a second daemon in the same folder: exit code %d, %s", code, out)
 	}
@@ -99,9 +99,9 @@ func TestServeDefault(t *testing.T) {
 	if code != 1 || !strings.Contains(out, listen) || !strings.Contains(out, "LEAVEBROKER_NATS_EMBEDDED_LISTEN") {
 		t.Errorf("a second daemon on the same port: exit code %d, %s", code, out)
 	}
-	d.stop()
+	d.Stop()
 
-	d.start()
+	d.Start()
 	d.awaitReady()
 	again := keyFiles(t, d.stateDir)
 	for path, text := range keys {
@@ -109,8 +109,8 @@ func TestServeDefault(t *testing.T) {
 			t.Errorf("%s changed", path)
 		}
 	}
-	d.signal(syscall.SIGINT)
-	if code := d.wait(); code != 0 {
+	d.Signal(syscall.SIGINT)
+	if code := d.Wait(); code != 0 {
 		t.Errorf("exit code %d after SIGINT", code)
 	}
 }
@@ -170,7 +170,7 @@ func TestServeNotify(t *testing.T) {
 			}
 		}
 	}
-	d.start()
+	d.Start()
 	await("READY=1")
 	c := newCrowd(t, d, "acme", "group")
 	if err := c.ds.Request(t.Context(), "group.show", map[string][]byte{"group_id": c.id}, nil); err == nil || !strings.Contains(err.Error(), "404") {
@@ -181,10 +181,10 @@ func TestServeNotify(t *testing.T) {
 	c.found("alice", "bob", "carol")
 	c.submit(c.leave(c.members[1], intents.SenderRemovalOnly))
 	await("STATUS=1 open intents in 1 groups")
-	d.signal(syscall.SIGTERM)
-	d.signal(syscall.SIGTERM) // at once: taken for one
+	d.Signal(syscall.SIGTERM)
+	d.Signal(syscall.SIGTERM) // at once: taken for one
 	await("STOPPING=1")
-	if code := d.wait(); code != 0 {
+	if code := d.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -204,7 +204,7 @@ func (c *crowd) cli(d *daemonProcess, into any, args ...string) (code int, stder
 func TestServeCommands(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "tenants:\n  - name: acme\n")
-	d.start()
+	d.Start()
 	d.awaitReady()
 	c := newCrowd(t, d, "acme", "by hand")
 	c.found("alice", "bob", "carol", "dave")
@@ -276,7 +276,7 @@ func TestServeCommands(t *testing.T) {
 		{2, "no such file", []string{"intent", "submit", "absent.mls"}},
 		{2, "wait", []string{"intent", "submit", "--wait", "-1s", file}},
 		{1, "no broker serves", []string{"group", "show", "--prefix", "nobody", group}},
-		{1, "--server", []string{"group", "show", group, "--server", fmt.Sprintf("nats://127.0.0.1:%d", freePort(t))}},
+		{1, "--server", []string{"group", "show", group, "--server", "nats://" + freeAddr(t)}},
 	} {
 		args := test.args
 		if !strings.Contains(strings.Join(args, " "), "--server") {
@@ -289,14 +289,14 @@ func TestServeCommands(t *testing.T) {
 	if code, _, stderr := run("", "group", "show", group, "--server", d.url, "--tenant", "nobody"); code != 1 || !strings.Contains(stderr, `tenant "nobody" is not served`) {
 		t.Errorf("another tenant: exit code %d, %s", code, stderr)
 	}
-	d.stop()
+	d.Stop()
 }
 
 // Whatever happens, the log names no member and shows no intent and no key.
 func TestServeLogSecrets(t *testing.T) {
 	t.Parallel()
 	d := newDaemon(t, "log:\n  level: debug\ntenants:\n  - name: acme\n")
-	d.start()
+	d.Start()
 	d.awaitReady()
 	c := newCrowd(t, d, "acme", "quiet")
 	const name = "zanzibar-quokka"
@@ -316,12 +316,12 @@ func TestServeLogSecrets(t *testing.T) {
 	c.commit(c.members[0], member.CommitOptions{})
 	c.empty(c.members[0])
 	c.awaitStatus(c.intentID(good), confirmed)
-	d.kill()
-	d.start()
+	d.Kill()
+	d.Start()
 	d.awaitReady()
-	d.stop()
+	d.Stop()
 
-	log, err := os.ReadFile(d.logPath)
+	log, err := os.ReadFile(d.LogPath)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestShapes(t *testing.T) {
 
 // consumed waits until every partition has been worked off.
 func (d *daemonProcess) consumed(c *crowd) {
-	d.t.Helper()
+	d.T.Helper()
 	js := got[jetstream.JetStream](c)(jetstream.New(c.nc))
 	for p := range 4 {
 		for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
@@ -393,7 +393,7 @@ func (d *daemonProcess) consumed(c *crowd) {
 				break
 			}
 			if time.Since(begin) > patience {
-				d.t.Fatalf("partition %d: %d messages wait, %d are in hand", p, info.NumPending, info.NumAckPending)
+				d.T.Fatalf("partition %d: %d messages wait, %d are in hand", p, info.NumPending, info.NumAckPending)
 			}
 		}
 	}

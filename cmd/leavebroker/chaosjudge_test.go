@@ -21,10 +21,10 @@ type judgedGroup struct {
 // kind is the last token of the subject.
 func (m *stored) kind() string { return m.subject[len(m.subject)-1] }
 
-// crashJudge judges the log of one group from its bytes alone: it follows the
+// chaosJudge judges the log of one group from its bytes alone: it follows the
 // group by the GroupInfo and the commits, and compares what was asked with what
 // was proposed.
-type crashJudge struct {
+type chaosJudge struct {
 	judgedGroup
 	wrongs []string
 
@@ -49,10 +49,10 @@ type judgedIntent struct {
 	at judgedPlace // of the first submission
 }
 
-// judgeCrash gives all that is wrong with a log and its events.
-func judgeCrash(groups []judgedGroup, log []stored, events []told) (wrongs []string) {
+// judgeChaos gives all that is wrong with a log and its events.
+func judgeChaos(groups []judgedGroup, log []stored, events []told) (wrongs []string) {
 	for _, g := range groups {
-		j := &crashJudge{
+		j := &chaosJudge{
 			judgedGroup: g, epochs: map[uint64]judgedEpoch{}, byID: map[string]int{},
 			proposed: map[uint64]map[mlscore.LeafIndex]judgedPlace{},
 		}
@@ -68,12 +68,12 @@ func judgeCrash(groups []judgedGroup, log []stored, events []told) (wrongs []str
 	return wrongs
 }
 
-func (j *crashJudge) wrong(format string, args ...any) {
+func (j *chaosJudge) wrong(format string, args ...any) {
 	j.wrongs = append(j.wrongs, "group "+j.token+": "+fmt.Sprintf(format, args...))
 }
 
 // entry takes the next entry of the log.
-func (j *crashJudge) entry(m *stored) {
+func (j *chaosJudge) entry(m *stored) {
 	var err error
 	switch m.kind() {
 	case "info":
@@ -90,7 +90,7 @@ func (j *crashJudge) entry(m *stored) {
 	}
 }
 
-func (j *crashJudge) info(m *stored) error {
+func (j *chaosJudge) info(m *stored) error {
 	if j.group != nil {
 		return nil
 	}
@@ -105,7 +105,7 @@ func (j *crashJudge) info(m *stored) error {
 	return err
 }
 
-func (j *crashJudge) commit(m *stored) error {
+func (j *chaosJudge) commit(m *stored) error {
 	if j.group == nil {
 		return nil // before the broker could know the group
 	}
@@ -121,12 +121,12 @@ func (j *crashJudge) commit(m *stored) error {
 	return nil
 }
 
-func (j *crashJudge) enter(g *mlscore.PublicGroup, at judgedPlace) {
+func (j *chaosJudge) enter(g *mlscore.PublicGroup, at judgedPlace) {
 	j.group = g
 	j.epochs[g.Epoch()] = judgedEpoch{g, at}
 }
 
-func (j *crashJudge) intent(m *stored) error {
+func (j *chaosJudge) intent(m *stored) error {
 	in, err := intents.ParseMessage(m.data, intents.DefaultWireFormat)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (j *crashJudge) intent(m *stored) error {
 
 // output judges one output: for an epoch that was there, of leaves that asked
 // and that the proposals remove, and of all of them.
-func (j *crashJudge) output(m *stored) error {
+func (j *chaosJudge) output(m *stored) error {
 	var out intents.Output
 	if err := json.Unmarshal(m.data, &out); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (j *crashJudge) output(m *stored) error {
 
 // proposal judges one proposal as members of its epoch do, and gives the leaf
 // that it removes, which must have asked before, and the group that has it.
-func (j *crashJudge) proposal(g *mlscore.PublicGroup, p []byte, at judgedPlace) (mlscore.LeafIndex, *mlscore.PublicGroup, error) {
+func (j *chaosJudge) proposal(g *mlscore.PublicGroup, p []byte, at judgedPlace) (mlscore.LeafIndex, *mlscore.PublicGroup, error) {
 	leaf, err := removedLeaf(p)
 	if err != nil {
 		return 0, nil, err
@@ -213,7 +213,7 @@ func leaves(in judgedIntent, g *mlscore.PublicGroup) bool {
 // everybody whom the broker knew of when it decided: it had read the commit
 // that opened the epoch and the intents that the output answers, and so all
 // before them.
-func (j *crashJudge) complete(out *intents.Output, epoch judgedEpoch) error {
+func (j *chaosJudge) complete(out *intents.Output, epoch judgedEpoch) error {
 	read := epoch.at
 	for _, id := range out.Intents {
 		i, known := j.byID[id]
@@ -232,7 +232,7 @@ func (j *crashJudge) complete(out *intents.Output, epoch judgedEpoch) error {
 
 // promise judges the log as a whole: in every epoch that waited for the broker,
 // everybody who had to be proposed was; in the last, nobody who asked is left.
-func (j *crashJudge) promise() {
+func (j *chaosJudge) promise() {
 	if j.group == nil || j.group.Epoch() != j.final {
 		j.wrong("the log does not lead to epoch %d", j.final)
 	}
@@ -252,7 +252,7 @@ func (j *crashJudge) promise() {
 
 // verdicts judges the events: every acknowledged intent is in the log and got
 // its verdict, and a removal was confirmed after it was told.
-func (j *crashJudge) verdicts(events []told) {
+func (j *chaosJudge) verdicts(events []told) {
 	ends := map[string][]string{}
 	for _, e := range events {
 		if e.Group == j.token && e.Intent != "" {
@@ -279,8 +279,8 @@ func outputSumOf(data []byte) (sum [32]byte, err error) {
 	return outputSum(out.GroupID, out.Epoch, out.Proposals), nil
 }
 
-// crashWrong is a log with one wrong in it, and what the judge has to say.
-type crashWrong struct {
+// chaosWrong is a log with one wrong in it, and what the judge has to say.
+type chaosWrong struct {
 	name      string
 	group     judgedGroup
 	log       []stored
@@ -288,15 +288,15 @@ type crashWrong struct {
 	complaint string
 }
 
-// crashWrongs puts wrongs into copies of a log and its events, one in each.
-func crashWrongs(groups []judgedGroup, log []stored, events []told) (wrongs []crashWrong) {
+// chaosWrongs puts wrongs into copies of a log and its events, one in each.
+func chaosWrongs(groups []judgedGroup, log []stored, events []told) (wrongs []chaosWrong) {
 	for _, g := range groups {
 		at := slices.IndexFunc(log, func(m stored) bool { return m.of(g.token, "removal") && waitedFor(&g, &m) })
 		if at < 0 {
 			continue // nobody waited in this group
 		}
 		add := func(name, complaint string, instead ...stored) {
-			wrongs = append(wrongs, crashWrong{name, g, slices.Concat(log[:at], instead, log[at+1:]), events, complaint})
+			wrongs = append(wrongs, chaosWrong{name, g, slices.Concat(log[:at], instead, log[at+1:]), events, complaint})
 		}
 		add("an output lost", "is not proposed in epoch")
 		add("an output twice", "was proposed in epoch", log[at], log[at])
@@ -308,16 +308,16 @@ func crashWrongs(groups []judgedGroup, log []stored, events []told) (wrongs []cr
 		add("an output without its first proposal", "was read and is not proposed",
 			editOutput(log[at], func(out *intents.Output) { out.Proposals = out.Proposals[1:] }))
 		asked := slices.IndexFunc(log, func(m stored) bool { return m.of(g.token, "intent") && answeredBy(&log[at], &m) })
-		wrongs = append(wrongs, crashWrong{"a removal without an intent", g, slices.DeleteFunc(slices.Clone(log), func(m stored) bool {
+		wrongs = append(wrongs, chaosWrong{"a removal without an intent", g, slices.DeleteFunc(slices.Clone(log), func(m stored) bool {
 			return m.of(g.token, "intent") && string(m.data) == string(log[asked].data)
 		}), events, "did not ask"})
 		last := len(log) - 1
 		for ; !log[last].of(g.token, "commit"); last-- {
 		}
 		wrongs = append(wrongs,
-			crashWrong{"a commit lost", g, slices.Delete(slices.Clone(log), last, last+1), events, "does not lead to epoch"},
-			crashWrong{"no verdicts", g, log, slices.DeleteFunc(slices.Clone(events), func(e told) bool { return e.Type == intents.StateRemoved }), "want removed"},
-			crashWrong{"no confirmations", g, log, slices.DeleteFunc(slices.Clone(events), func(e told) bool { return e.Type == intents.NoticeConfirmed }), "want removed"})
+			chaosWrong{"a commit lost", g, slices.Delete(slices.Clone(log), last, last+1), events, "does not lead to epoch"},
+			chaosWrong{"no verdicts", g, log, slices.DeleteFunc(slices.Clone(events), func(e told) bool { return e.Type == intents.StateRemoved }), "want removed"},
+			chaosWrong{"no confirmations", g, log, slices.DeleteFunc(slices.Clone(events), func(e told) bool { return e.Type == intents.NoticeConfirmed }), "want removed"})
 		return wrongs // one group is enough
 	}
 	return nil

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestChaos breaks what the brokers stand on while groups live: members leave,
+// by intent.submit and by publishing, others join by external commits, one or
+// many at a time, commit, or take their leave back. Brokers and servers are
+// processes that are killed, frozen, cut off and restarted; disks fill up and
+// lose their power; the delivery service goes away. Everything heals in the
+// end, the groups come to theirs, and the log and the events are judged (see
+// chaosJudge): every acknowledged intent got its verdict, every leaver was
+// proposed in every epoch that waited for the brokers, nobody else was, and
+// nobody twice in an epoch.
+//
+// LEAVEBROKER_CHAOS sets kills, partitions and seed of each form:
+//
+//	LEAVEBROKER_CHAOS=kills=300,partitions=50 go test -v -timeout 1h -run TestChaos/cluster ./cmd/leavebroker
+//
+// The same seed plays the same lives and faults; their instants are then the
+// same as far as the machine is. Skewed clocks are left to the broker's own
+// tests, where the clock is an argument: here all processes have the machine's.
+func TestChaos(t *testing.T) {
+	t.Parallel()
+	for _, form := range []chaosForm{
+		{name: "embedded", brokers: 1, groups: 8, kills: 50, faults: (*chaosWorld).justKills},
+		{name: "disk", brokers: 1, groups: 4, kills: 10, disk: true, faults: (*chaosWorld).diskFaults},
+		{name: "server", servers: 1, brokers: 2, groups: 4, kills: 12, partitions: 4, disk: true, faults: (*chaosWorld).allFaults},
+		{name: "cluster", servers: 3, brokers: 3, groups: 4, kills: 12, partitions: 6, faults: (*chaosWorld).allFaults},
+	} {
+		t.Run(form.name, func(t *testing.T) {
+			t.Parallel()
+			seed := form.set(t, os.Getenv("LEAVEBROKER_CHAOS"))
+			if testing.Short() {
+				if form.servers > 0 || form.disk {
+					t.Skip("takes minutes")
+				}
+				form.kills, form.groups = 8, 3
+			}
+			form.run(newChaosWorld(t, &form, seed))
+		})
+	}
+}
+
+// chaosForm says what runs and how much happens to it.
+type chaosForm struct {
+	name              string
+	servers           int // 0: the broker's own
+	brokers           int
+	groups            int  // at a time
+	disk              bool // the first server's store is on a disk of its own
+	kills, partitions int  // at least
+	faults            func(*chaosWorld) [][]fault
+}
+
+// set takes what the environment says, and gives its seed, 0 for none.
+func (f *chaosForm) set(t *testing.T, text string) (seed uint64) {
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "" {
+			continue
+		}
+		key, value, _ := strings.Cut(part, "=")
+		n, err := strconv.ParseUint(value, 0, 64)
+		switch {
+		case err != nil:
+			t.Fatalf("LEAVEBROKER_CHAOS: %q: %v", part, err)
+		case key == "seed":
+			seed = n
+		case key == "kills":
+			f.kills = int(n)
+		case key == "partitions" && f.partitions > 0:
+			f.partitions = int(n)
+		case key != "partitions":
+			t.Fatalf("LEAVEBROKER_CHAOS: %q is not seed, kills or partitions", key)
+		}
+	}
+	return seed
+}
+
+// run plays a form to its end and judges it.
+func (f *chaosForm) run(w *chaosWorld) {
+	stopTaking := w.takeRemovals()
+	var living sync.WaitGroup
+	for i := range f.groups {
+		living.Go(func() { w.liveAgainAndAgain(i) })
+	}
+	started := time.Now()
+	w.strikeAgainAndAgain()
+	w.Logf("%.1f s: %s", time.Since(started).Seconds(), w.struck())
+	w.over.Store(true)
+	living.Wait()
+	if w.Failed() {
+		w.FailNow()
+	}
+	w.awaitRemovals()
+	stopTaking()
+	log, events := w.brokers[0].entries(), w.brokers[0].events()
+	w.stopAll()
+	w.judge(log, events)
+
+	var total chaosCount
+	for _, l := range w.lives {
+		total.plus(&l.chaosCount)
+	}
+	w.Logf("%.1f s in all; %d groups, %d messages in the log, %d events; %+v",
+		time.Since(started).Seconds(), len(w.lives), len(log), len(events), total)
+	w.Logf("from an input to its output: %s", w.latencies(log))
+	if least := f.kills / 4; total.Left < least || total.Epochs < 2*least || total.Waits < least {
+		w.Errorf("too little happened: %+v", total)
+	}
+}
