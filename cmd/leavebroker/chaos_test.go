@@ -36,7 +36,7 @@ func TestChaos(t *testing.T) {
 	} {
 		t.Run(form.name, func(t *testing.T) {
 			t.Parallel()
-			seed := form.set(t, os.Getenv("LEAVEBROKER_CHAOS"))
+			seed := form.set(t, chaosSettings)
 			if testing.Short() {
 				if form.servers > 0 || form.disk {
 					t.Skip("takes minutes")
@@ -47,6 +47,12 @@ func TestChaos(t *testing.T) {
 		})
 	}
 }
+
+// chaosSettings is LEAVEBROKER_CHAOS, which the program would refuse.
+var chaosSettings = func() string {
+	defer os.Unsetenv("LEAVEBROKER_CHAOS")
+	return os.Getenv("LEAVEBROKER_CHAOS")
+}()
 
 // chaosForm says what runs and how much happens to it.
 type chaosForm struct {
@@ -95,6 +101,7 @@ func (f *chaosForm) run(w *chaosWorld) {
 	w.Logf("%.1f s: %s", time.Since(started).Seconds(), w.struck())
 	w.over.Store(true)
 	living.Wait()
+	w.Logf("%.1f s: quiet", time.Since(started).Seconds())
 	if w.Failed() {
 		w.FailNow()
 	}
