@@ -31,8 +31,8 @@ func TestChaos(t *testing.T) {
 	for _, form := range []chaosForm{
 		{name: "embedded", brokers: 1, groups: 8, kills: 50, faults: (*chaosWorld).justKills},
 		{name: "disk", brokers: 1, groups: 4, kills: 10, disk: true, faults: (*chaosWorld).diskFaults},
-		{name: "server", servers: 1, brokers: 2, groups: 4, kills: 12, partitions: 4, disk: true, faults: (*chaosWorld).allFaults},
-		{name: "cluster", servers: 3, brokers: 3, groups: 4, kills: 12, partitions: 6, faults: (*chaosWorld).allFaults},
+		{name: "server", servers: 1, brokers: 2, groups: 4, kills: 15, partitions: 3, disk: true, faults: (*chaosWorld).allFaults},
+		{name: "cluster", servers: 3, brokers: 3, groups: 4, kills: 8, partitions: 5, faults: (*chaosWorld).allFaults},
 	} {
 		t.Run(form.name, func(t *testing.T) {
 			t.Parallel()

@@ -47,13 +47,13 @@ func (w *chaosWorld) allFaults() [][]fault {
 	brokers := []fault{
 		{"kill broker", 5, w.killBroker},
 		{"freeze broker", 2, w.freezeBroker},
-		{"partition broker", 2, func(r *rand.Rand) { w.partitionBroker(r, natstest.Held) }},
-		{"cut broker", 1, func(r *rand.Rand) { w.partitionBroker(r, natstest.Cut) }},
+		{"partition broker", 4, func(r *rand.Rand) { w.partitionBroker(r, natstest.Held) }},
+		{"cut broker", 2, func(r *rand.Rand) { w.partitionBroker(r, natstest.Cut) }},
 		{"rolling restart", 1, w.rollingRestart},
 		{"delivery service away", 1, w.deliveryAway},
 	}
 	servers := []fault{
-		{"kill server", 2, func(r *rand.Rand) { w.killServer(r, r.IntN(len(w.cluster.Servers))) }},
+		{"kill server", 3, func(r *rand.Rand) { w.killServer(r, r.IntN(len(w.cluster.Servers))) }},
 		{"freeze server", 1, w.freezeServer},
 		{"restart of servers", 1, w.restartServers},
 	}

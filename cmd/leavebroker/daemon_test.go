@@ -201,9 +201,14 @@ func (d *daemonProcess) stream(name string) []stored {
 	if err != nil {
 		d.T.Fatal(err)
 	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		d.T.Fatal(err)
+	}
+	defer messages.Stop()
 	var all []stored
 	for uint64(len(all)) < info.State.Msgs {
-		m, err := consumer.Next(jetstream.FetchContext(ctx))
+		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			d.T.Fatalf("reading %s after %d of %d messages: %v", name, len(all), info.State.Msgs, err)
 		}
