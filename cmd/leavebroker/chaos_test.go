@@ -110,6 +110,7 @@ func (f *chaosForm) run(w *chaosWorld) {
 	log, events := w.brokers[0].entries(), w.brokers[0].events()
 	w.stopAll()
 	w.judge(log, events)
+	w.Logf("the brokers complained: %s", w.complaints())
 
 	var total chaosCount
 	for _, l := range w.lives {

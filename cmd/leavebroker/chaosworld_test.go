@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -167,6 +168,23 @@ func (w *chaosWorld) stopAll() {
 			}
 		}
 	}
+}
+
+// complaints says what the brokers warned of, and how often.
+func (w *chaosWorld) complaints() string {
+	times := map[string]int{}
+	for _, b := range w.brokers {
+		for _, line := range b.logLines() {
+			if level := line["level"]; level == "warn" || level == "error" {
+				times[fmt.Sprintf("%s: %s", level, line["msg"])]++
+			}
+		}
+	}
+	var parts []string
+	for _, what := range slices.Sorted(maps.Keys(times)) {
+		parts = append(parts, fmt.Sprintf("%d x %s", times[what], what))
+	}
+	return strings.Join(parts, "; ")
 }
 
 // shortenAckWait lets the server deliver again after a second what a crash took

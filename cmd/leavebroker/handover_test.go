@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"leavebroker/broker"
+	"leavebroker/broker/natstest"
+	"leavebroker/intents"
+	"leavebroker/mlscore"
+	"leavebroker/mlscore/member"
+)
+
+// TestHandover takes one of two brokers away while groups live that each have a
+// leaver, and tells how long the groups waited for the other: after a crash,
+// after an orderly end, and while the owner was frozen. A frozen owner that
+// wakes is fenced, says so, and has done no harm.
+func TestHandover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	t.Parallel()
+	w := newHandoverWorld(t)
+	w.play("crash", func(b *chaosBroker) { b.end(syscall.SIGKILL) }, func(b *chaosBroker) { b.start() })
+	w.play("orderly end", func(b *chaosBroker) {
+		if code := b.end(syscall.SIGTERM); code != 0 {
+			t.Errorf("exit code %d", code)
+		}
+	}, func(b *chaosBroker) { b.start() })
+	frozen, mark := w.fleet[0], int64(len(w.fleet[0].logSince(0)))
+	w.play("freeze", func(b *chaosBroker) { b.Freeze() }, func(b *chaosBroker) { b.Thaw() })
+	w.until("the owner that was frozen says that it was replaced", func() bool {
+		return bytes.Contains(frozen.logSince(mark), []byte("was taken by another instance"))
+	})
+	w.finish()
+}
+
+// handoverWorld is two brokers with the times of the default configuration.
+type handoverWorld struct {
+	*testing.T
+	fleet   []*chaosBroker
+	groups  []*handoverGroup
+	over    atomic.Bool
+	driving sync.WaitGroup
+}
+
+// handoverGroup is a group whose leaver waits to be removed, while its members
+// commit and commit.
+type handoverGroup struct {
+	*crowd
+	leaver mlscore.LeafIndex
+	id     string       // of its intent
+	epochs atomic.Int64 // those in which it was proposed
+}
+
+func newHandoverWorld(t *testing.T) *handoverWorld {
+	w := &handoverWorld{T: t}
+	cluster := natstest.Start(t, natstest.Options{SyncAlways: true})
+	w.fleet = newFleet(t, cluster, 2, chaosTenants)
+	for _, b := range w.fleet {
+		b.env = append(b.env, "LEAVEBROKER_PARTITIONS=16") // so that each has some
+		b.start()
+		if !b.awaitServing(patience) {
+			t.Fatalf("a broker does not serve; its log ends with\n%s", b.Log())
+		}
+	}
+	for i := range 8 {
+		g := &handoverGroup{crowd: newCrowd(t, w.fleet[0].daemonProcess, "acme", fmt.Sprintf("handover-%d", i))}
+		g.fail = func(err error) { t.Error(err); runtime.Goexit() }
+		w.groups = append(w.groups, g)
+		w.driving.Go(func() { w.drive(g) })
+	}
+	return w
+}
+
+// drive lets a group live until all is over, and its leaver be removed then.
+func (w *handoverWorld) drive(g *handoverGroup) {
+	g.found("alice", "bob", "carol")
+	g.leaver = g.members[2].OwnLeaf()
+	message := g.leave(g.members[2], intents.SenderRemovalOnly)
+	g.id = g.intentID(message)
+	g.submit(message)
+	for !w.over.Load() && !w.Failed() {
+		g.awaitProposals(g.leaver)
+		g.epochs.Add(1)
+		time.Sleep(20 * time.Millisecond)
+		g.empty(g.members[0])
+	}
+	g.fanOut(g.awaitProposals(g.leaver))
+	g.commit(g.members[0], member.CommitOptions{})
+	g.empty(g.members[0])
+	g.awaitStatus(g.id, confirmed)
+}
+
+// until waits for something.
+func (w *handoverWorld) until(what string, is func() bool) {
+	w.Helper()
+	for begin := time.Now(); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > patience || w.Failed() {
+			w.Fatalf("not so: %s", what)
+		}
+	}
+}
+
+// goOn waits until all groups have been served a few more times.
+func (w *handoverWorld) goOn() {
+	w.Helper()
+	for i, g := range w.groups {
+		enough := g.epochs.Load() + 3
+		w.until(fmt.Sprintf("group %d goes on", i), func() bool { return g.epochs.Load() >= enough })
+	}
+}
+
+// play takes the first broker away and brings it back when all groups go on
+// without, and tells how long they waited.
+func (w *handoverWorld) play(what string, leave, comeBack func(*chaosBroker)) {
+	w.Helper()
+	w.goOn()
+	// Who came last has what it will own when it has served for a while.
+	time.Sleep(8 * time.Second)
+	began := time.Now()
+	leave(w.fleet[0])
+	w.goOn()
+	ended := time.Now()
+	comeBack(w.fleet[0])
+	w.Logf("%s: groups waited %s", what, handovers(w.fleet[0].entries(), began, ended))
+	if !w.fleet[0].awaitServing(patience) {
+		w.Fatalf("a broker does not serve; its log ends with\n%s", w.fleet[0].Log())
+	}
+}
+
+// finish brings all groups to their end and judges them.
+func (w *handoverWorld) finish() {
+	w.goOn()
+	w.over.Store(true)
+	w.driving.Wait()
+	if w.Failed() {
+		return
+	}
+	var groups []judgedGroup
+	for _, g := range w.groups {
+		groups = append(groups, judgedGroup{
+			token: broker.GroupToken(g.crowd.id), final: g.epoch(), intents: map[string]string{g.id: intents.StateRemoved},
+		})
+	}
+	for _, wrong := range judgeChaos(groups, w.fleet[0].entries(), w.fleet[0].events()) {
+		w.Error(wrong)
+	}
+	for _, b := range w.fleet {
+		if code := b.end(syscall.SIGTERM); code != 0 {
+			w.Errorf("exit code %d", code)
+		}
+	}
+}
+
+// handovers tells the longest time that each group waited for an output of its
+// epoch, of those that were stored from one instant to another.
+func handovers(log []stored, from, to time.Time) string {
+	opened, longest := map[string]time.Time{}, map[string]time.Duration{}
+	for _, m := range log {
+		group := m.subject[4]
+		if m.kind() == "commit" {
+			opened[group] = m.at
+		}
+		if m.kind() != "removal" || m.at.Before(from) || m.at.After(to) {
+			continue
+		}
+		waits := opened[group]
+		if waits.Before(from) {
+			waits = from
+		}
+		longest[group] = max(longest[group], m.at.Sub(waits))
+	}
+	var all []time.Duration
+	var moved []string
+	for _, d := range longest {
+		all = append(all, d)
+	}
+	told := quantiles(all)
+	for _, d := range all {
+		moved = append(moved, d.Round(time.Millisecond).String())
+	}
+	return told + ": " + strings.Join(moved, " ")
+}
