@@ -55,7 +55,7 @@ func newServer(t testing.TB, c serverConfig) *Server {
 		t.Fatal(err)
 	}
 	s := &Server{config: c}
-	s.Process = Process{T: t, LogPath: filepath.Join(t.TempDir(), c.Name+".log"), Command: func() *exec.Cmd {
+	s.Process = Process{T: t, LogPath: filepath.Join(t.ArtifactDir(), c.Name+".log"), Command: func() *exec.Cmd {
 		text, err := json.Marshal(s.config)
 		if err != nil {
 			t.Fatal(err)

@@ -90,8 +90,9 @@ func newFleet(t testing.TB, cluster *natstest.Cluster, n int, config string) (fl
 	t.Helper()
 	keys := filepath.Join(t.TempDir(), "state")
 	everybody := cluster.Link().URL()
-	for range n {
+	for i := range n {
 		b := &chaosBroker{daemonProcess: newProcess(t, t.TempDir(), keys, everybody), link: cluster.Link()}
+		b.LogPath = filepath.Join(t.ArtifactDir(), fmt.Sprintf("broker-%d.log", i))
 		text := fmt.Sprintf("nats:\n  url: %s\n  replicas: %d\n", b.link.URL(), len(cluster.Servers)) + config
 		if b.configure(text); !b.configured() {
 			t.Logf("the configuration takes no %d replicas: one server stores each message", len(cluster.Servers))

@@ -80,7 +80,7 @@ func newProcess(t testing.TB, dir, stateDir, url string) *daemonProcess {
 // configure writes the configuration file.
 func (d *daemonProcess) configure(text string) {
 	d.T.Helper()
-	d.config = filepath.Join(filepath.Dir(d.LogPath), "leavebroker.yaml")
+	d.config = d.LogPath + ".yaml"
 	text = fmt.Sprintf("state_dir: %s\npartitions: 4\n%s", d.stateDir, text)
 	if err := os.WriteFile(d.config, []byte(text), 0o600); err != nil {
 		d.T.Fatal(err)
