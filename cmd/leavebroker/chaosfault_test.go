@@ -77,12 +77,16 @@ func (w *chaosWorld) strikeAgainAndAgain() {
 	var striking sync.WaitGroup
 	for i, faults := range w.form.faults(w) {
 		random := rand.New(rand.NewPCG(w.seed, uint64(i)))
+		pause := time.Second
+		if i > 0 && w.form.servers > 1 {
+			pause = 2 * chaosElection // a cluster that elects all the time serves nobody
+		}
 		striking.Go(func() {
 			for !w.enough() && !w.Failed() {
 				if i == 0 {
 					w.revive()
 				}
-				time.Sleep(upTo(random, time.Second))
+				time.Sleep(upTo(random, pause))
 				f := choose(random, faults)
 				w.count(f.name)
 				f.strike(random)
