@@ -78,8 +78,11 @@ func (w *chaosWorld) strikeAgainAndAgain() {
 	for i, faults := range w.form.faults(w) {
 		random := rand.New(rand.NewPCG(w.seed, uint64(i)))
 		pause := time.Second
-		if i > 0 && w.form.servers > 1 {
-			pause = 2 * chaosElection // a cluster that elects all the time serves nobody
+		switch { // who is always on the way up serves nobody
+		case i > 0 && w.form.servers > 1:
+			pause = 2 * chaosElection
+		case i > 0:
+			pause = 3 * time.Second
 		}
 		striking.Go(func() {
 			for !w.enough() && !w.Failed() {
