@@ -26,9 +26,9 @@ const (
 	// maxBroken is how often an input may fail for a reason of our own before
 	// it is given up, so that it does not hold up its partition for ever.
 	maxBroken = 8
-	// maxEventTries is how often events may fail before an input goes on
-	// without: they are advisories.
-	maxEventTries = 5
+	// maxEventTries is how often events may fail before an input goes on without:
+	// they are advisories. With the delays above that is about two minutes.
+	maxEventTries = 64
 )
 
 var (

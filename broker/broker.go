@@ -39,13 +39,13 @@ type Broker struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	api     string  // prefix of the JetStream API
-	records records // set by prepare
+	records records // set by ensure
 	ledger  ledger  // records, but for a simulated one
 	events  eventSink
 
-	snapshots snapshots             // set by prepare
-	blobs     jetstream.ObjectStore // the broker's own objects; set by prepare
-	infos     jetstream.ObjectStore // GroupInfos that inputs refer to; set by prepare
+	snapshots snapshots             // set by ensure
+	blobs     jetstream.ObjectStore // the broker's own objects; set by ensure
+	infos     jetstream.ObjectStore // GroupInfos that inputs refer to; set by ensure
 
 	groups     []*streamGroup
 	all        []*owner // of all stream groups
@@ -55,6 +55,8 @@ type Broker struct {
 	health     health
 	full       atomic.Bool // the server had no room for the last write
 	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
+
+	rereading sync.Mutex // held while the ledger is read again
 
 	cached  atomic.Int64 // bytes of the groups in memory
 	open    openGroups
@@ -183,14 +185,11 @@ func (b *Broker) Run(ctx context.Context) error {
 }
 
 func (b *Broker) run(ctx context.Context) error {
-	if err := b.prepare(ctx); err != nil {
+	service, err := b.start(ctx)
+	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
-	}
-	service, err := b.start(ctx)
-	if err != nil {
 		return err
 	}
 	serving, ctx := errgroup.WithContext(ctx)
@@ -211,45 +210,51 @@ func (b *Broker) run(ctx context.Context) error {
 	return err
 }
 
-// prepare makes or compares the assets, again until the server is there. One in
-// this process is given a while: its disk may be slow.
-func (b *Broker) prepare(ctx context.Context) error {
-	b.setPhase("preparing streams")
+// retry does what the start needs, again until the server is there. One in this
+// process is given a while: its disk may be slow.
+func (b *Broker) retry(ctx context.Context, phase string, do func(context.Context) error) error {
+	b.setPhase(phase)
 	for begin := time.Now(); ; {
-		err := b.ensure(ctx)
+		err := do(ctx)
 		var differs *AssetError
 		if err == nil || errors.As(err, &differs) || ctx.Err() != nil || b.embedded != nil && time.Since(begin) > embeddedReadyTimeout {
 			return err
 		}
-		b.log.Warn("NATS is not ready", zap.Error(err))
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(startAgain):
-		}
+		b.log.Warn("NATS is not ready", zap.String("phase", phase), zap.Error(err))
+		_ = pause(ctx, startAgain)
 	}
 }
 
 // start finds what there is to do, and offers the services.
-func (b *Broker) start(ctx context.Context) (micro.Service, error) {
-	b.setPhase("reading the ledger")
-	if err := b.watchLedger(ctx); err != nil {
-		return nil, err
-	}
-	b.setPhase("meeting other instances")
-	if err := b.joinMembers(); err != nil {
-		return nil, err
+func (b *Broker) start(ctx context.Context) (service micro.Service, err error) {
+	listening := false
+	for _, step := range []struct {
+		phase string
+		do    func(context.Context) error
+	}{
+		{"preparing streams", b.ensure},
+		{"reading the ledger", b.watchLedger},
+		{"listening", func(context.Context) error {
+			if listening {
+				return nil
+			}
+			listening = true // a subscription does not need the server to be there
+			_, err := b.nc.Subscribe(b.names.events(), b.hub.handle)
+			return errors.Join(err, b.joinMembers(), b.watchDeliveries(b.work))
+		}},
+		{"offering services", func(context.Context) (err error) {
+			service, err = b.addService()
+			return err
+		}},
+	} {
+		if err := b.retry(ctx, step.phase, step.do); err != nil {
+			return nil, err
+		}
 	}
 	if !b.alone() {
 		_ = pause(ctx, b.members.ttl/beatsPerTTL) // others answer
 	}
-	if _, err := b.nc.Subscribe(b.names.events(), b.hub.handle); err != nil {
-		return nil, err
-	}
-	if err := b.watchDeliveries(b.work); err != nil {
-		return nil, err
-	}
-	return b.addService()
+	return service, nil
 }
 
 // wakeOpen loads every open group of a partition that was taken and does what

@@ -109,12 +109,19 @@ func TestMembers(t *testing.T) {
 	if !m.hear(heartbeat{Instance: "you"}, now) || m.hear(heartbeat{Instance: "you"}, now) || m.hear(heartbeat{Instance: "me"}, now) {
 		t.Error("who is new")
 	}
+	m.expire(now)
+	m.expire(now.Add(10 * time.Second)) // it was this one that stood still
+	if !slices.Equal(live(), []string{"me", "you"}) {
+		t.Errorf("%v live after a pause of our own", live())
+	}
+	m.hear(heartbeat{Instance: "you"}, now)
+	m.lastBeat = time.Time{}
 	_, changed := m.view()
 	m.expire(now.Add(3 * time.Second))
 	if !slices.Equal(live(), []string{"me", "you"}) {
 		t.Errorf("%v live", live())
 	}
-	m.expire(now.Add(3*time.Second + 1))
+	m.expire(now.Add(3*time.Second + 1)) // at once after the last
 	select {
 	case <-changed:
 	default:

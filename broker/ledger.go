@@ -145,9 +145,9 @@ func (l records) putOwner(ctx context.Context, key string, r ownerRecord, rev ui
 	return l.write(ctx, key, value, rev)
 }
 
-// scan gives every entry whose key matches a filter.
-func (l records) scan(ctx context.Context, filter string, each func(groupKey, remembered) error) error {
-	w, err := l.kv.Watch(ctx, filter, jetstream.IgnoreDeletes())
+// each gives every entry whose key matches a filter.
+func (l records) each(ctx context.Context, filter string, take func(jetstream.KeyValueEntry)) error {
+	w, err := l.kv.Watch(ctx, filter)
 	if err != nil {
 		return classify(err)
 	}
@@ -163,19 +163,22 @@ func (l records) scan(ctx context.Context, filter string, each func(groupKey, re
 			if v == nil {
 				return nil
 			}
-			k, err := parseGroupKey(v.Key())
-			if err != nil {
-				continue // of a partition
-			}
-			r, err := decodeRemembered(v.Value())
-			if err != nil {
-				continue // told when it was read
-			}
-			if err := each(k, r); err != nil {
-				return err
-			}
+			take(v)
 		}
 	}
+}
+
+// scan gives the entries of groups whose keys match a filter.
+func (l records) scan(ctx context.Context, filter string, take func(groupKey, remembered)) error {
+	return l.each(ctx, filter, func(v jetstream.KeyValueEntry) {
+		k, err := parseGroupKey(v.Key())
+		if err != nil || v.Operation() != jetstream.KeyValuePut {
+			return // of a partition, or deleted
+		}
+		if r, err := decodeRemembered(v.Value()); err == nil { // else it was told when it was read
+			take(k, r)
+		}
+	})
 }
 
 func decodeRemembered(b []byte) (remembered, error) {

@@ -37,10 +37,11 @@ type members struct {
 	started int64
 	ttl     time.Duration
 
-	mu      sync.Mutex
-	seen    map[string]time.Time // others, and when they were last heard; guarded by mu
-	live    []string             // with self, sorted; guarded by mu
-	changed chan struct{}        // closed when live changes; guarded by mu
+	mu       sync.Mutex
+	seen     map[string]time.Time // others, and when they were last heard; guarded by mu
+	lastBeat time.Time            // of this instance; guarded by mu
+	live     []string             // with self, sorted; guarded by mu
+	changed  chan struct{}        // closed when live changes; guarded by mu
 }
 
 func newMembers(self string, ttl time.Duration) *members {
@@ -81,10 +82,17 @@ func (m *members) hear(h heartbeat, now time.Time) (isNew bool) {
 	return !known && !h.Leaving
 }
 
-// expire forgets those who were silent for too long.
+// expire forgets those who were silent for too long. It is called at every beat:
+// if one is late, it was this instance that stood still and could not hear.
 func (m *members) expire(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if late := now.Sub(m.lastBeat) - m.ttl/beatsPerTTL; !m.lastBeat.IsZero() && late > m.ttl/beatsPerTTL {
+		for instance, at := range m.seen {
+			m.seen[instance] = at.Add(late)
+		}
+	}
+	m.lastBeat = now
 	m.refresh(now)
 }
 

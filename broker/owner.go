@@ -25,10 +25,12 @@ type owner struct {
 
 	work     sync.Mutex  // held while an input or a wake-up is worked on
 	position uint64      // what was consumed is acknowledged up to here; guarded by work
+	redo     uint64      // inputs up to here were acknowledged before; guarded by work
 	pin      string      // of the last message; guarded by work
 	lostPin  string      // the last one of a time that is over; guarded by work
 	term     uint64      // revision of the record as this instance wrote it; guarded by work
 	recorded ownerRecord // that record; guarded by work
+	since    int         // inputs since then; guarded by work
 	asks     questions   // guarded by work
 	controls controls    // guarded by work
 
@@ -90,7 +92,11 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 		}
 		err = o.tell(ctx, r, []event{refusedEvent(r, &refusal{reasonInternal, "the broker cannot fold this message"})}, err)
 	}()
-	if o.idle(r) {
+	idle, err := o.idle(ctx, r)
+	if err != nil {
+		return r, err
+	}
+	if idle {
 		o.b.metrics.skipped.Add(1)
 		return r, nil
 	}
@@ -98,12 +104,18 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 }
 
 // idle says whether an input is of a group that has nothing to do: then it
-// stays in the log until there is.
-func (o *owner) idle(r *received) bool {
-	if r.kind.isWorkedOn() || o.b.open.has(r.key) {
-		return false
+// stays in the log until there is. An intent and an operator's word always
+// matter. So does what comes again because the server may have lost what followed
+// from it, if the group has ever had something to do.
+func (o *owner) idle(ctx context.Context, r *received) (bool, error) {
+	switch {
+	case r.kind == kindIntent, r.kind == kindControl, o.b.open.has(r.key), o.peek(r.key) != nil:
+		return false, nil
+	case r.seq <= o.redo:
+		entry, err := o.b.ledger.get(ctx, r.key)
+		return err == nil && entry.rev == 0, err
 	}
-	return o.peek(r.key) == nil
+	return true, nil
 }
 
 // advance folds an input of a group, or none, and does what is due then. When
@@ -222,8 +234,8 @@ func (o *owner) forget() {
 	o.groups.clear()
 }
 
-// tell publishes events and then gives err. Events that cannot be stored again
-// and again are dropped: they hold nothing up for ever.
+// tell publishes events and then gives err. Events that cannot be stored for
+// minutes are dropped: they hold nothing up for ever.
 func (o *owner) tell(ctx context.Context, in *received, events []event, err error) error {
 	failed := o.b.publish(ctx, events)
 	if failed == nil {

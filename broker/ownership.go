@@ -68,8 +68,10 @@ func decodeOwner(b []byte) (ownerRecord, error) {
 
 const (
 	// checkpointEvery is how often the records of partitions that went on are
-	// written. After a crash as much is done again.
-	checkpointEvery = time.Second
+	// written, and checkpointInputs after how many inputs at the latest. After a
+	// crash as much is done again.
+	checkpointEvery  = time.Second
+	checkpointInputs = 64
 	// lookAgain is when an owner looks again at what it may have missed.
 	lookAgain = 10 * time.Second
 )
@@ -124,23 +126,55 @@ func (o *owner) letGo() {
 }
 
 // awaitRevision waits until the ledger has been read up to a revision of the
-// partition's record.
+// partition's record. A watch may take long to come back after its server went:
+// then the ledger is read again at once.
 func (o *owner) awaitRevision(ctx context.Context, rev uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
+	for _, patience := range []time.Duration{watchPatience, apiTimeout} {
+		if o.sawRevision(ctx, rev, patience) {
+			return nil
+		}
+		if err := o.b.rereadLedger(ctx, func() bool { return o.sawRevision(ctx, rev, 0) }); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: the ledger is not read up to revision %d", errUnavailable, rev)
+}
+
+// watchPatience is how long the watch of the ledger may lag behind a write.
+const watchPatience = 500 * time.Millisecond
+
+// sawRevision says whether the ledger was read up to a revision of the
+// partition's record, within a time.
+func (o *owner) sawRevision(ctx context.Context, rev uint64, within time.Duration) bool {
+	timer := time.NewTimer(within)
+	defer timer.Stop()
 	for {
 		o.recMu.Lock()
 		seen, more := o.seenRev, o.seenMore
 		o.recMu.Unlock()
 		if seen >= rev {
-			return nil
+			return true
 		}
 		select {
 		case <-more:
+		case <-timer.C:
+			return false
 		case <-ctx.Done():
-			return fmt.Errorf("%w: the ledger is not read up to revision %d", errUnavailable, rev)
+			return false
 		}
 	}
+}
+
+// rereadLedger reads all of the ledger, unless that turns out to be needless.
+func (b *Broker) rereadLedger(ctx context.Context, isNeedless func() bool) error {
+	b.rereading.Lock()
+	defer b.rereading.Unlock()
+	if isNeedless() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	return b.records.each(ctx, ">", func(v jetstream.KeyValueEntry) { b.readLedger(v, false) })
 }
 
 // isFree says whether nobody who lives works on the partition.
@@ -170,6 +204,9 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 	info := c.CachedInfo()
 	floor := info.AckFloor.Stream
 	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(old.Position, floor)}
+	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
+		next.Position = floor // nothing that was acknowledged can be lost
+	}
 	if err := o.writeRecord(ctx, next, rev); err != nil {
 		return err
 	}
@@ -177,7 +214,10 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 		return err
 	}
 	o.forget()
-	o.position = next.Position
+	o.position, o.redo = next.Position, floor
+	if !inHand {
+		o.lostPin = "" // what is delivered now is for this instance, by any pin
+	}
 	o.holds.Store(true)
 	o.heldSince.Store(time.Now().UnixNano())
 	o.b.log.Debug("a partition is taken", zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number),
@@ -207,9 +247,15 @@ func (o *owner) writeRecord(ctx context.Context, r ownerRecord, rev uint64) erro
 // checkpoint writes down how far the partition is.
 func (o *owner) checkpoint(ctx context.Context) error {
 	defer o.begin()()
+	return o.checkpointNow(ctx)
+}
+
+// checkpointNow is checkpoint for a caller that holds work.
+func (o *owner) checkpointNow(ctx context.Context) error {
 	if !o.holds.Load() || o.position == o.recorded.Position {
 		return nil
 	}
+	o.since = 0
 	r := o.recorded
 	r.Position = o.position
 	return o.writeRecord(ctx, r, o.term)

@@ -207,6 +207,17 @@ func (o *owner) handle(msg jetstream.Msg) {
 	}
 	if o.b.acknowledge(msg, r, err) {
 		o.position = max(o.position, e.seq)
+		if o.since++; o.since >= checkpointInputs {
+			o.checkpointOften()
+		}
+	}
+}
+
+// checkpointOften writes a checkpoint out of turn. The next turn comes if it
+// fails.
+func (o *owner) checkpointOften() {
+	if err := o.checkpointNow(o.b.work); err != nil {
+		o.b.log.Debug("a checkpoint is not written", zap.Int("partition", o.number), zap.Error(err))
 	}
 }
 

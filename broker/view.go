@@ -87,11 +87,10 @@ func (b *Broker) searchReceipt(ctx context.Context, t *tenant, id string) (k gro
 			return k, r, true, nil
 		}
 	}
-	err = b.records.scan(ctx, t.Name+".*", func(at groupKey, m remembered) error {
+	err = b.records.scan(ctx, t.Name+".*", func(at groupKey, m remembered) {
 		if record, ok := m.find(id); ok && !found {
 			k, r, found = at, record, true
 		}
-		return nil
 	})
 	return k, r, found, err
 }
