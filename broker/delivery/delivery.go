@@ -174,6 +174,8 @@ type Removal struct {
 	Proposals [][]byte `json:"proposals"` // encoded MLSMessages
 	Intents   []string `json:"intents"`
 
+	Stored time.Time `json:"-"` // by the NATS server's clock
+
 	msg jetstream.Msg
 }
 
@@ -185,13 +187,8 @@ func (r *Removal) Done() error { return r.msg.Ack() }
 func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal, error) {
 	if s.removals == nil {
 		var err error
-		for _, stream := range []string{s.prefix + "-log-" + s.tenant, s.prefix + "-log"} { // its own, or shared
-			if s.removals, err = s.js.Consumer(ctx, stream, "removals-"+s.tenant); err == nil {
-				break
-			}
-		}
-		if err != nil {
-			return nil, fmt.Errorf("the removals of tenant %q: %w", s.tenant, err)
+		if s.removals, err = s.consumer(ctx); err != nil {
+			return nil, err
 		}
 	}
 	batch, err := s.removals.Fetch(1, jetstream.FetchMaxWait(wait))
@@ -206,12 +203,69 @@ func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal
 			}
 			return nil, nil
 		}
-		r := &Removal{msg: msg}
-		if err := json.Unmarshal(msg.Data(), r); err != nil {
-			return nil, errors.Join(fmt.Errorf("removals: %w", err), msg.TermWithReason("undecodable"))
-		}
-		return r, nil
+		return readRemoval(msg)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// removalsAhead is how many outputs Removals asks for at a time.
+const removalsAhead = 256
+
+// Removals hands on every output, one after the other, until the context ends;
+// then it is nil. It fetches ahead: what was not handed on comes again.
+func (s *Service) Removals(ctx context.Context, take func(*Removal)) error {
+	consumer, err := s.consumer(ctx)
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(removalsAhead))
+	if err != nil {
+		return fmt.Errorf("removals: %w", err)
+	}
+	defer context.AfterFunc(ctx, messages.Stop)()
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, jetstream.ErrNoHeartbeat): // the iterator asks again
+			continue
+		case err != nil:
+			return fmt.Errorf("removals: %w", err)
+		}
+		r, err := readRemoval(msg)
+		if err != nil {
+			return err
+		}
+		take(r)
+	}
+}
+
+func (s *Service) consumer(ctx context.Context) (jetstream.Consumer, error) {
+	var c jetstream.Consumer
+	var err error
+	for _, stream := range []string{s.prefix + "-log-" + s.tenant, s.prefix + "-log"} { // its own, or shared
+		if c, err = s.js.Consumer(ctx, stream, "removals-"+s.tenant); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the removals of tenant %q: %w", s.tenant, err)
+	}
+	return c, nil
+}
+
+func readRemoval(msg jetstream.Msg) (*Removal, error) {
+	r := &Removal{msg: msg}
+	if err := json.Unmarshal(msg.Data(), r); err != nil {
+		return nil, errors.Join(fmt.Errorf("removals: %w", err), msg.TermWithReason("undecodable"))
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, fmt.Errorf("removals: %w", err)
+	}
+	r.Stored = meta.Timestamp
+	return r, nil
 }

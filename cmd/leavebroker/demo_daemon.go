@@ -57,7 +57,7 @@ func startDemoDaemon(ctx context.Context, id mlscore.CipherSuite, random io.Read
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.cancel = cancel
 	go func() { d.ended <- b.Run(running) }()
-	if err = d.awaitReady(ctx, b); err == nil {
+	if err = awaitBroker(ctx, b); err == nil {
 		d.conn, err = b.Connect(nats.Name("leavebroker demo"))
 	}
 	if err != nil {
@@ -66,8 +66,8 @@ func startDemoDaemon(ctx context.Context, id mlscore.CipherSuite, random io.Read
 	return d, nil
 }
 
-// awaitReady waits until the broker serves.
-func (d *demoDaemon) awaitReady(ctx context.Context, b *broker.Broker) error {
+// awaitBroker waits until the broker serves.
+func awaitBroker(ctx context.Context, b *broker.Broker) error {
 	deadline := time.Now().Add(demoPatience)
 	for {
 		err := b.Ready()
