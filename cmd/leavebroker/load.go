@@ -51,7 +51,7 @@ const (
 func newLoad() *cobra.Command {
 	var opts loadOptions
 	cmd := &cobra.Command{
-		Use:   "load PROFILE [--brokers N | --server URL --external-sender HEX] [--rate R] [--duration D] [--plot FILE] [-o text|json]",
+		Use:   "load PROFILE [--brokers N | --server URL --external-sender HEX] [--plot FILE]",
 		Short: "Measure a broker under the load of real systems",
 		Long: `Makes groups of real MLS clients, lets them commit, join and leave at a rate of
 steps a second, which does not wait for the broker, and measures how soon the

@@ -27,6 +27,7 @@ const (
 type loadPeople struct {
 	suite    *mlscore.Suite
 	registry *mlscore.Registry
+	shared   *member.Shared
 	senders  mlscore.Extensions // of every GroupContext: the broker may propose
 	seed     uint64
 	serial   atomic.Uint64 // of the next source of randomness
@@ -42,7 +43,7 @@ type loadPerson struct {
 
 func newLoadPeople(suite *mlscore.Suite, sender mlscore.ExternalSender, seed uint64) *loadPeople {
 	return &loadPeople{
-		suite: suite, registry: mlscore.DefaultRegistry(), seed: seed,
+		suite: suite, registry: mlscore.DefaultRegistry(), shared: new(member.Shared), seed: seed,
 		senders: mlscore.Extensions{{
 			Type: mlscore.ExtensionTypeExternalSenders, Data: mlscore.AppendExternalSenders(nil, []mlscore.ExternalSender{sender}),
 		}},
@@ -63,7 +64,7 @@ func (p *loadPeople) random() io.Reader {
 func (p *loadPeople) client(user string, device int) (*member.Client, error) {
 	c := &member.Client{
 		CipherSuite: p.suite.ID, Credential: mlscore.BasicCredential(fmt.Appendf(nil, "%s:device-%d", user, device)),
-		Random: p.random(), Registry: p.registry,
+		Random: p.random(), Registry: p.registry, Shared: p.shared,
 	}
 	var err error
 	c.Signer, err = mlscore.GenerateSigner(p.suite.Signature, c.Random)

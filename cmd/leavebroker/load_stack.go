@@ -45,7 +45,7 @@ tenants:
       type: static
       credentials_vouched: true
       rules:
-        - {match: basic, encoding: utf8, pattern: "^(?P<subject>[^:]+):"}
+        - {match: basic, encoding: utf8, pattern: "(?P<subject>[^:]+):.*"}
 prefix: %s
 `
 
