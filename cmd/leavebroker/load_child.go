@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 const (
@@ -21,8 +23,6 @@ const (
 	childStart = 10 * time.Minute
 	// childStop is how long it may take to end in order.
 	childStop = time.Minute
-	// childAnswer is how often a child that starts is looked at.
-	childAnswer = 100 * time.Millisecond
 )
 
 // loadChild is this program in a process of its own.
@@ -43,55 +43,63 @@ func startChild(ctx context.Context, dir, name string, args ...string) (*loadChi
 	}
 	c := &loadChild{name: name, args: args, log: filepath.Join(dir, name+".log"), cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	c.cmd.Args[0] = "leavebroker"
-	socket := filepath.Join(dir, name+".sock")
-	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(socket)
-	defer notify.Close()
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal to us and our group is ours to hand on
 	out, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
 	c.cmd.Stdout, c.cmd.Stderr = out, out
-	if err := c.cmd.Start(); err != nil {
+	socket := filepath.Join(dir, name+".sock")
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
 		return nil, err
 	}
+	c.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+socket)
+	if err := c.cmd.Start(); err != nil {
+		return nil, errors.Join(err, notify.Close())
+	}
+	ready := make(chan struct{})
+	go hearReady(notify, ready)
 	go func() {
 		_ = c.cmd.Wait() // the state tells
+		_ = notify.Close()
+		_ = os.Remove(socket) // a restart takes the address again
 		close(c.ended)
 	}()
-	if err := c.awaitReady(ctx, notify); err != nil {
+	if err := c.awaitReady(ctx, ready); err != nil {
 		return nil, errors.Join(err, c.stop())
 	}
 	return c, nil
 }
 
-func (c *loadChild) awaitReady(ctx context.Context, notify *net.UnixConn) error {
+// hearReady takes what a child tells its service manager, until the socket is
+// closed.
+func hearReady(notify *net.UnixConn, ready chan<- struct{}) {
 	buffer := make([]byte, 4<<10)
-	for deadline := time.Now().Add(childStart); time.Now().Before(deadline); {
-		if err := notify.SetReadDeadline(time.Now().Add(childAnswer)); err != nil {
-			return err
-		}
+	for told := false; ; {
 		n, err := notify.Read(buffer)
-		switch {
-		case err == nil && bytes.Contains(buffer[:n], []byte("READY=1")):
-			return nil
-		case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
+		if err != nil {
+			return
 		}
-		select {
-		case <-c.ended:
-			return fmt.Errorf("%s ended before it was ready: %s", c.name, c.lastWords())
-		default:
+		if !told && bytes.Contains(buffer[:n], []byte(daemon.SdNotifyReady)) {
+			told = true
+			close(ready)
 		}
 	}
-	return fmt.Errorf("%s is not ready after %s", c.name, childStart)
+}
+
+func (c *loadChild) awaitReady(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-c.ended:
+		return fmt.Errorf("%s ended before it was ready: %s", c.name, c.lastWords())
+	case <-time.After(childStart):
+		return fmt.Errorf("%s is not ready after %s", c.name, childStart)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // lastWords is the end of what a child wrote.

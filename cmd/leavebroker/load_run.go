@@ -107,7 +107,7 @@ func (l *loader) publishKnown(ctx context.Context) error {
 
 // makePending makes the groups in which somebody has left and nobody commits.
 func (l *loader) makePending(ctx context.Context) error {
-	return l.progress.parallel("pending groups", l.opts.pending, loadCores(), func(i int) error {
+	return l.progress.parallel("pending groups", l.opts.pending, loadInFlight, func(i int) error {
 		g, err := l.found(ctx, fmt.Appendf(nil, "%spending-%d", l.run, i), i)
 		if err != nil {
 			return err
@@ -128,7 +128,7 @@ func (l *loader) makePending(ctx context.Context) error {
 
 func (l *loader) makeGroups(ctx context.Context) error {
 	l.groups = make([]*loadGroup, l.opts.groups)
-	err := l.progress.parallel("groups", len(l.groups), loadCores(), func(i int) error {
+	err := l.progress.parallel("groups", len(l.groups), loadInFlight, func(i int) error {
 		var err error
 		l.groups[i], err = l.found(ctx, fmt.Appendf(nil, "%s%d", l.run, i), i*l.opts.members)
 		return err
