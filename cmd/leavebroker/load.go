@@ -106,7 +106,8 @@ func profileHelp() string {
 	var b strings.Builder
 	for _, p := range loadProfiles {
 		fmt.Fprintf(&b, "  %-9s %s\n", p.name, strings.ReplaceAll(p.summary, "\n", "\n            "))
-		fmt.Fprintf(&b, "            (--groups %d --members %d --rate %g --duration %s --cipher-suite %d)\n", p.groups, p.members, p.rate, p.duration, p.suite)
+		fmt.Fprintf(&b, "            (--groups %d --members %d --rate %g --duration %s --cipher-suite %d)\n",
+			p.groups, p.members, p.rate, p.duration, p.suite)
 	}
 	return b.String()
 }

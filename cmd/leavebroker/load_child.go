@@ -41,7 +41,10 @@ func startChild(ctx context.Context, dir, name string, args ...string) (*loadChi
 	if err != nil {
 		return nil, err
 	}
-	c := &loadChild{name: name, args: args, log: filepath.Join(dir, name+".log"), cmd: exec.Command(program, args...), ended: make(chan struct{})}
+	c := &loadChild{
+		name: name, args: args, log: filepath.Join(dir, name+".log"),
+		cmd: exec.Command(program, args...), ended: make(chan struct{}),
+	}
 	c.cmd.Args[0] = "leavebroker"
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a signal to us and our group is ours to hand on
 	out, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -210,7 +210,9 @@ func (l *loader) leaveEverywhere(ctx context.Context, g *loadGroup) error {
 
 // signAndSubmit signs an intent by a leaf and hands it over. The caller holds
 // mu, which is free afterwards.
-func (l *loader) signAndSubmit(ctx context.Context, g *loadGroup, leaf mlscore.LeafIndex, mode intents.RemovalMode, targets []mlscore.LeafIndex) error {
+func (l *loader) signAndSubmit(
+	ctx context.Context, g *loadGroup, leaf mlscore.LeafIndex, mode intents.RemovalMode, targets []mlscore.LeafIndex,
+) error {
 	public := g.member.Public()
 	intent, err := intents.New(g.signers[leaf], public.Suite(), g.id, leaf, public.Tree().Leaf(leaf), mode)
 	now := time.Now()

@@ -42,7 +42,8 @@ func (r *loadReport) plot() []byte {
 		}
 	}
 	height := plotTop + panelHeight + 66 + legendRow*(len(kinds)+1)
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="#333">
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d"
+	font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" fill="#333">
 <rect width="100%%" height="100%%" fill="#fff"/>
 <text x="70" y="30" font-size="18" font-weight="bold">leavebroker load %s</text>
 <text x="70" y="50" fill="#666">%s</text>
@@ -118,7 +119,8 @@ func (p *panel) line(points [][2]float64, colour, more string) {
 	for i, pt := range points {
 		fmt.Fprintf(&d, "%c%.1f %.1f", "ML"[min(i, 1)], p.x(pt[0]), p.y(pt[1]))
 	}
-	fmt.Fprintf(p.out, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linejoin=\"round\"%s/>\n", d.String(), colour, more)
+	fmt.Fprintf(p.out, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\" stroke-linejoin=\"round\"%s/>\n",
+		d.String(), colour, more)
 }
 
 // plotPercentiles draws each distribution: the x axis is the share of those that

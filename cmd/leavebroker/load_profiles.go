@@ -41,7 +41,9 @@ const (
 // loadProfiles are the profiles, with the numbers of real systems as defaults.
 var loadProfiles = []*loadProfile{
 	{
-		name: "chat", summary: "stable chats: members commit now and then, one commit in 30 is a leave;\n12 steps a second are a million groups with a commit a day",
+		name: "chat",
+		summary: "stable chats: members commit now and then, one commit in 30 is a leave;\n" +
+			"12 steps a second are a million groups with a commit a day",
 		suite: 1, groups: 200, members: 10, rate: 12, duration: 30 * time.Second, react: time.Second,
 		step: func(ctx context.Context, l *loader, i int, random *rand.Rand) error {
 			g := l.groups[random.IntN(len(l.groups))]
@@ -52,7 +54,9 @@ var loadProfiles = []*loadProfile{
 		},
 	},
 	{
-		name: "call", summary: "calls on the hour: external joins drop the removals of those who leave\nmeanwhile, a tenth of the steps; members commit them after the burst",
+		name: "call",
+		summary: "calls on the hour: external joins drop the removals of those who leave\n" +
+			"meanwhile, a tenth of the steps; members commit them after the burst",
 		suite: 1, groups: 1, members: 100, rate: 1.6, duration: 30 * time.Second,
 		step: func(ctx context.Context, l *loader, i int, random *rand.Rand) error {
 			g := l.groups[i%len(l.groups)]
@@ -63,7 +67,9 @@ var loadProfiles = []*loadProfile{
 		},
 	},
 	{
-		name: "offboard", summary: "one user with three devices leaves one group after the other by one intent\neach; the broker resolves the devices",
+		name: "offboard",
+		summary: "one user with three devices leaves one group after the other by one intent\n" +
+			"each; the broker resolves the devices",
 		suite: 1, groups: 200, members: 50, rate: 50, duration: 10 * time.Minute, react: time.Second,
 		steps: func(o *loadOptions) int { return o.groups },
 		step: func(ctx context.Context, l *loader, i int, _ *rand.Rand) error {
@@ -71,7 +77,9 @@ var loadProfiles = []*loadProfile{
 		},
 	},
 	{
-		name: "end", summary: "calls end: all but one leave, a member commits each second, the group\nis closed under the intent of the last",
+		name: "end",
+		summary: "calls end: all but one leave, a member commits each second, the group\n" +
+			"is closed under the intent of the last",
 		suite: 1, groups: 1, members: 200, rate: 10, duration: time.Minute, react: time.Second,
 		steps: func(o *loadOptions) int { return o.groups * (o.members - 1) },
 		step: func(ctx context.Context, l *loader, i int, random *rand.Rand) error {
@@ -80,14 +88,18 @@ var loadProfiles = []*loadProfile{
 		end: func(ctx context.Context, l *loader, g *loadGroup) error { return l.close(ctx, g) },
 	},
 	{
-		name: "node", summary: "voice channels with P-256 as of Discord: people hang up, a member commits at\nonce, somebody else joins by an external commit",
+		name: "node",
+		summary: "voice channels with P-256 as of Discord: people hang up, a member commits at\n" +
+			"once, somebody else joins by an external commit",
 		suite: 2, groups: 100, members: 5, rate: 5, duration: 30 * time.Second, react: 50 * time.Millisecond, rejoin: true,
 		step: func(ctx context.Context, l *loader, _ int, random *rand.Rand) error {
 			return l.leave(ctx, l.groups[random.IntN(len(l.groups))], random)
 		},
 	},
 	{
-		name: "churn", summary: "adversaries answer every removal by an external commit that drops it, as fast\nas they can; a member commits in the end",
+		name: "churn",
+		summary: "adversaries answer every removal by an external commit that drops it, as fast\n" +
+			"as they can; a member commits in the end",
 		suite: 1, groups: 1, members: 50, rate: 100, duration: 30 * time.Second, lasts: true,
 		steps: func(o *loadOptions) int { return o.groups },
 		step: func(ctx context.Context, l *loader, i int, random *rand.Rand) error {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -23,6 +24,8 @@ const (
 	// the last removals.
 	loadPatience = time.Minute
 	loadAgain    = 100 * time.Millisecond
+	// catchUp bounds the wait for a broker that works on millions of GroupInfos.
+	catchUp = 10 * time.Minute
 	// loadInFlight bounds the steps at a time: a load above what the broker bears
 	// becomes one of so many at a time, and late.
 	loadInFlight = 256
@@ -119,11 +122,36 @@ func (l *loader) makePending(ctx context.Context) error {
 			return err
 		}
 		verdict, err := l.submit(ctx, intent.Message(intents.DefaultWireFormat))
+		if err == nil {
+			verdict, err = l.caughtUp(ctx, g.id, verdict)
+		}
 		if err == nil && badStates[verdict.State] {
 			err = fmt.Errorf("the intent of a pending group is %s: %s", verdict.State, verdict.Reason)
 		}
 		return err
 	})
+}
+
+// caughtUp waits for a verdict that did not come in time: the broker has to get
+// through what was published before.
+func (l *loader) caughtUp(ctx context.Context, groupID []byte, verdict *delivery.Verdict) (*delivery.Verdict, error) {
+	for deadline := time.Now().Add(catchUp); verdict.State == "stored"; {
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("no verdict within %s", catchUp)
+		}
+		if !sleepUntil(ctx, time.Now().Add(loadAgain)) {
+			return nil, ctx.Err()
+		}
+		next, err := l.ds.IntentStatus(ctx, groupID, verdict.ID)
+		refusal := (*delivery.Refusal)(nil)
+		switch {
+		case err == nil:
+			verdict = next
+		case !errors.As(err, &refusal) || refusal.Code != "404": // 404: it is not known yet
+			return nil, err
+		}
+	}
+	return verdict, nil
 }
 
 func (l *loader) makeGroups(ctx context.Context) error {

@@ -91,14 +91,16 @@ func checkPlot(t *testing.T, file string) {
 			count[e.Name.Local]++
 		}
 	}
-	if count["svg"] != 1 || count["path"] < 10 || count["text"] < 20 || count["script"] > 0 || bytes.Contains(b, []byte("NaN")) || bytes.Contains(b, []byte("Inf")) {
+	unfit := bytes.Contains(b, []byte("NaN")) || bytes.Contains(b, []byte("Inf"))
+	if count["svg"] != 1 || count["path"] < 10 || count["text"] < 20 || count["script"] > 0 || unfit {
 		t.Errorf("%v in\n%s", count, b)
 	}
 }
 
 // Known groups and groups with pending intents are there, and disturb nothing.
 func TestLoadBeside(t *testing.T) {
-	r := playLoad(t, "chat", "--groups", "1", "--members", "3", "--rate", "20", "--duration", "100ms", "--known", "200", "--pending", "5", "--sync-later")
+	r := playLoad(t, "chat", "--groups", "1", "--members", "3", "--rate", "20", "--duration", "100ms",
+		"--known", "200", "--pending", "5", "--sync-later")
 	if r.Known != 200 || r.Pending != 5 || r.Intents != 1 {
 		t.Errorf("%+v", r)
 	}
@@ -128,7 +130,8 @@ func TestLoadKnownGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	people := newLoadPeople(suite, mlscore.ExternalSender{SignatureKey: make([]byte, 32), Credential: mlscore.BasicCredential([]byte("broker"))}, 1)
+	sender := mlscore.ExternalSender{SignatureKey: make([]byte, 32), Credential: mlscore.BasicCredential([]byte("broker"))}
+	people := newLoadPeople(suite, sender, 1)
 	progress := newLoadProgress(io.Discard)
 	if err := people.grow(10, progress); err != nil {
 		t.Fatal(err)
