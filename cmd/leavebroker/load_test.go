@@ -109,7 +109,7 @@ func TestLoadBeside(t *testing.T) {
 // A load on a broker that somebody else runs.
 func TestLoadServer(t *testing.T) {
 	d := newDefaultDaemon(t)
-	d.start()
+	d.Start()
 	d.awaitReady()
 	suite, err := toolRegistry().LookupSuite(1)
 	if err != nil {
