@@ -121,7 +121,7 @@ func TestLoadServer(t *testing.T) {
 	if r.Intents != 1 || r.Joins != 9 || len(r.Processes) != 0 {
 		t.Errorf("%+v", r)
 	}
-	d.stop()
+	d.Stop()
 }
 
 // A GroupInfo of a known group is one that an observer takes, as a new group is.
