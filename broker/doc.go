@@ -10,19 +10,25 @@
 //	embedded.go   the NATS server in this process
 //	conn.go       the connection to a server elsewhere
 //	streams.go    the streams, consumers and buckets: made, or compared
+//	streamgroup.go  one stream of logs and those who work on it
+//	members.go    which instances live; ownership.go: which works on a partition
 //	inbound.go    a stored message -> an input of the fold
 //	store.go      reads and writes the log
 //	group.go      the log of a group -> its state; view.go: for services
+//	snapshots.go  stored states; compact.go: purges the logs before them
+//	objects.go    GroupInfos that are too large for a message
+//	cache.go      which groups are held in memory
 //	partition.go  consumes one partition; hidden.go: what consuming cannot see
 //	owner.go      owns the groups of a partition; the only caller of Step
 //	effects.go    performs what a state calls for, in order
-//	ledger.go     what is remembered of each group beside the log
+//	ledger.go     what is remembered of each group beside the log; rebuild.go
 //	ack.go        outcome of an input -> its acknowledgement
 //	questions.go  asks the Authentication Service
 //	events.go     advisories; delivered.go: those about delivery
 //	timers.go     wakes groups whose time has come
 //	api.go        the services of P.api; hub.go: who waits for a verdict
 //	metrics.go    counters
+//	health.go     what an operator has to mend
 //
 // asyncapi.yaml documents what others see.
 //

@@ -146,6 +146,38 @@ func TestDeletedConsumer(t *testing.T) {
 	w.checkOutputs()
 }
 
+// A ledger that was deleted is made again from the logs; lost snapshots are
+// missed.
+func TestDeletedBuckets(t *testing.T) {
+	w := newWorld(t, compactsSoon)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	for range 12 {
+		w.empty(0)
+		w.awaitOutput(w.epoch(), 1)
+	}
+	w.awaitSnapshot(0)
+	w.eventually("the intent is in the snapshot alone", func() bool { return w.entries()[kindIntent] == 0 })
+	if err := w.js.DeleteKeyValue(ctx, w.broker.names.ledgerBucket()); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w.start()
+	w.empty(0)
+	w.awaitOutput(w.epoch(), 1)
+	w.checkOutputs()
+	if err := w.js.DeleteKeyValue(ctx, w.broker.names.snapshotBucket()); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	b := must[*Broker](t)(New(w.opts))
+	var lost *AssetError
+	if err := b.Run(ctx); !errors.As(err, &lost) || lost.Name != b.names.snapshotBucket() {
+		t.Errorf("%v, want the snapshots missed", err)
+	}
+}
+
 // Streams and consumers that somebody changed keep the broker from being
 // ready until they are as they were.
 func TestChangedAssets(t *testing.T) {

@@ -81,12 +81,12 @@ func (b *Broker) ensure(ctx context.Context) error {
 		return err
 	}
 	base := b.groups[0].assets
-	kv, err := base.ensureBucket(ctx, b.js, base.ledgerConfig())
-	if err != nil {
+	if err := b.refuseLostSnapshots(ctx, base); err != nil {
 		return err
 	}
-	b.records = records{kv: kv, nc: b.nc, api: b.api}
-	b.ledger = b.records
+	if err := b.ensureLedger(ctx, base); err != nil {
+		return err
+	}
 	if err := b.ensureSnapshots(ctx, base); err != nil {
 		return err
 	}
