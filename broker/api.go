@@ -233,7 +233,8 @@ func (b *Broker) submit(ctx context.Context, t *tenant, request []byte) (any, er
 	}
 	events, done := b.hub.wait(t.Name, id)
 	defer done()
-	seq, err := b.byTenant[t.Name].store.publishIntent(ctx, groupKey{t.Name, GroupToken(in.GroupID)}, q.Intent)
+	seq, err := b.byTenant[t.Name].store.publishIntent(ctx, groupKey{t.Name, GroupToken(in.GroupID)}, q.Intent,
+		func(perform func() error) error { return b.write("submit", perform) })
 	if err != nil {
 		return nil, err
 	}
@@ -350,7 +351,12 @@ func (b *Broker) storeControl(ctx context.Context, k groupKey, c intents.Control
 	if err != nil {
 		return 0, err
 	}
-	return b.at(k).log.append(ctx, k, kindControl, data, nil)
+	var seq uint64
+	err = b.write("command", func() (err error) {
+		seq, err = b.at(k).log.append(ctx, k, kindControl, data, nil)
+		return err
+	})
+	return seq, err
 }
 
 type groupRequest struct {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,12 +10,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"leavebroker/intents"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
 )
 
-// writes are all writes of the broker but submissions; each can be lost before it is stored,
+// writes are the writes that follow from inputs; each can be lost before it is stored,
 // and its reply can be lost after.
 var writes = []string{"output", "ledger", "events", "answer", "control", "owner", "ack"}
 
@@ -191,6 +193,56 @@ func (w *world) checkOutputs() {
 				w.t.Errorf("%s is proposed twice", at)
 			}
 			seen[at] = true
+		}
+	}
+}
+
+// What clients and operators write through the services, and what the broker
+// copies: with a request or reply lost, the outcome is as if nothing was, or the
+// caller is told and may repeat it.
+func TestServiceFaults(t *testing.T) {
+	for _, step := range []string{"submit", "command", "blob"} {
+		for _, reply := range []string{"", " reply"} {
+			t.Run(step+reply, func(t *testing.T) {
+				t.Parallel()
+				f := &fault{step: step + reply, n: 1}
+				w := newWorld(t, func(o *Options) { o.testOnlyFault = f.inject })
+				w.create("alice", "bob", "carol")
+				info := must[[]byte](t)(w.any().GroupInfo())
+				infos := must[jetstream.ObjectStore](t)(w.js.ObjectStore(testContext(t), w.broker.names.infoBucket()))
+				must[*jetstream.ObjectInfo](t)(infos.PutBytes(testContext(t), "info", info))
+				w.reference("info", sumOf(info))
+				w.empty(0)
+				message := w.intent(1, intents.SenderRemovalOnly)
+				if v := w.submit(message); v.State != intents.StatePending {
+					t.Errorf("submitted: %+v", v)
+				}
+				w.awaitOutput(w.epoch(), 1)
+				stored := 0
+				if err := w.store().readGroup(testContext(t), w.key(), 1, func(e entry) error {
+					if bytes.Equal(e.data, message) {
+						stored++
+					}
+					return nil
+				}); err != nil || stored != 1 {
+					t.Errorf("the intent is %d times in the log: %v", stored, err)
+				}
+				q := controlRequest{statusRequest: statusRequest{ID: w.id(message)}, Wait: "5s"}
+				var v verdict
+				err := w.api("intent.cancel", q, &v)
+				if step == "command" {
+					if err == nil {
+						t.Error("the operator is not told")
+					}
+					err = w.api("intent.cancel", q, &v)
+				}
+				if err != nil || v.State != intents.StateCancelled {
+					t.Errorf("cancelled: %+v %v", v, err)
+				}
+				if !f.wasHit() {
+					t.Error("the fault was not reached")
+				}
+			})
 		}
 	}
 }

@@ -55,7 +55,7 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 		return &refusal{reasonObject, fmt.Sprintf("%v; put the GroupInfo into %s and publish its reference again", err, b.names.infoBucket())}
 	}
 	if err == nil && keep {
-		err = writeBlob(ctx, b.blobs, own, data)
+		err = b.write("blob", func() error { return writeBlob(ctx, b.blobs, own, data) })
 	}
 	if err == nil {
 		r.data = data

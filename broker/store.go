@@ -325,15 +325,17 @@ func lastValue(h nats.Header, key string) string {
 
 // publishIntent publishes an intent under a message ID until it is stored, and
 // gives its sequence. That the server has the ID already is success only if
-// what it stored under it is the same.
-func (s *store) publishIntent(ctx context.Context, k groupKey, data []byte) (uint64, error) {
+// what it stored under it is the same. Each attempt is a write.
+func (s *store) publishIntent(ctx context.Context, k groupKey, data []byte, write func(perform func() error) error) (seq uint64, err error) {
 	id := nuid.Next()
 	for attempt := 0; ; attempt++ {
-		seq, err := s.publishOnce(ctx, k, data, id)
-		if err == nil || attempt == publishAttempts || ctx.Err() != nil {
+		err = write(func() (err error) {
+			seq, err = s.publishOnce(ctx, k, data, id)
+			return err
+		})
+		if err == nil || attempt == publishAttempts || pause(ctx, publishAgain<<attempt) != nil {
 			return seq, err
 		}
-		time.Sleep(publishAgain << attempt)
 	}
 }
 
