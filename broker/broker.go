@@ -67,7 +67,7 @@ type Broker struct {
 	work       context.Context // ends when the drain is over
 	stopWork   context.CancelFunc
 	background sync.WaitGroup // what runs beside the partitions: requests, questions
-	spawn      func(func())   // of questions; background.Go, but for a simulation
+	spawn      func(func())   // background.Go, but for a simulation
 	requests   chan struct{}  // a slot for each request at a time
 	asking     chan struct{}  // a slot for each question at a time
 	loading    chan struct{}  // a slot for each group that is woken in the background
@@ -86,6 +86,17 @@ func New(opts Options) (_ *Broker, err error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
+	b := assemble(opts)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	return b, b.connect()
+}
+
+// assemble makes a broker of valid options that reaches nothing yet.
+func assemble(opts Options) *Broker {
 	b := &Broker{
 		opts: opts, log: opts.Logger, names: names{prefix: opts.Prefix},
 		tenants: map[string]*tenant{}, byTenant: map[string]*streamGroup{}, byOwnerKey: map[string]*owner{},
@@ -100,12 +111,7 @@ func New(opts Options) (_ *Broker, err error) {
 	}
 	b.makeGroups()
 	b.hub.names = b.names
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, b.Close())
-		}
-	}()
-	return b, b.connect()
+	return b
 }
 
 func (b *Broker) connect() (err error) {

@@ -92,7 +92,7 @@ func (o *owner) observe(r ownerRecord, rev uint64) {
 	}
 	o.recMu.Unlock()
 	if lost {
-		o.b.background.Go(func() { o.lose(r) })
+		o.b.spawn(func() { o.lose(r) })
 	}
 	o.poke()
 }
