@@ -123,7 +123,11 @@ func (x *step) judge(in *LeafOperationIntent) (outcome, error) {
 		}
 	}
 	if x.closed != "" {
-		return outcome{state: StateRejected, reason: ReasonGroupClosed}, fmt.Errorf("the group is closed: %s", x.closed)
+		end := outcome{state: StateRejected, reason: ReasonGroupClosed}
+		if !x.deleted {
+			end.epoch = x.group.Epoch() // a ReInit, which may be false
+		}
+		return end, fmt.Errorf("the group is closed: %s", x.closed)
 	}
 	err := in.Verify(x.group.Suite(), x.groupID, leafAt(x.group))
 	switch {
