@@ -79,7 +79,7 @@ func nakDelay(deliveries uint64) time.Duration {
 }
 
 // acknowledge tells the server what became of an input, and says whether it is
-// done with.
+// done with: it is if the server did not hear of it too, as it may have.
 func (b *Broker) acknowledge(msg jetstream.Msg, r *received, err error) bool {
 	v := verbFor(err, r.deliveries)
 	ack := msg.Ack
@@ -102,7 +102,6 @@ func (b *Broker) acknowledge(msg jetstream.Msg, r *received, err error) bool {
 	}
 	if err := b.write("ack", ack); err != nil {
 		b.log.Warn("an acknowledgement was not sent", r.field(), zap.Error(err))
-		return false
 	}
 	return v != verbNak
 }
