@@ -207,6 +207,7 @@ func (x *step) trust() {
 		c = changeAcrossGap(before, x.group)
 	}
 	x.trusted, x.ground = true, ground{}
+	x.reset = false // whatever contradicted it is refuted
 	x.follow(&c, nil)
 	x.wake(nil, true)
 }
