@@ -159,7 +159,7 @@ func (b *Broker) record(ctx context.Context, g *group, events []event) error {
 		changed = changed || e.Type == intents.NoticeDiverged || // what had ended may be open again
 			e.Intent != "" && (e.Type == intents.NoticeConfirmed || isState(e.Type) && isEnded(e.Type))
 	}
-	if !changed {
+	if !changed || g.state.Position() < g.ledger.Position { // an input that came again: what is stored knows more
 		return nil
 	}
 	r := remember(g.state)

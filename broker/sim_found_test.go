@@ -1,0 +1,54 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"testing"
+)
+
+// What the simulation found, each as small as it gets.
+
+func simAlone(t *testing.T) (*simulation, *simInstance) {
+	s := newSimulation(&simScript{signers: writeScript(t, 0).signers}, 1)
+	in := s.start()
+	in.b.opts.testOnlyFault = nil
+	return s, in
+}
+
+// A stale owner, or one to whom an input comes again, must not put what it knew
+// earlier in place of what the ledger says of later: the group would not be open,
+// and an acknowledged intent be forgotten.
+func TestLedgerNeverGoesBack(t *testing.T) {
+	s, in := simAlone(t)
+	entry := must[ledgerEntry](t)(in.b.ledger.put(context.Background(), simKey, ledgerEntry{}, remembered{Version: ledgerVersion, Open: true, Position: 5}))
+	g := newGroup(simKey, in.b.tenants[testTenant], simGroup)
+	g.ledger = entry
+	if err := in.b.record(context.Background(), g, nil); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := s.server.remembered(simKey); !after.Open || after.Position != 5 {
+		t.Errorf("the ledger has %+v", after.remembered)
+	}
+}
+
+// Whether the server heard of an acknowledgement that failed is not known: if it
+// did, the input does not come again, and the position must not stay behind it.
+func TestFailedAcknowledgementIsDone(t *testing.T) {
+	for _, step := range []string{"ack", "ack reply"} {
+		_, in := simAlone(t)
+		in.b.opts.testOnlyFault = func(at string) error {
+			if at == step {
+				return fmt.Errorf("%w: lost", errUnavailable)
+			}
+			return nil
+		}
+		msg := &simMsg{in: in, e: entry{seq: 1}, pin: "pin"}
+		r := &received{entry: msg.e, key: simKey}
+		if !in.b.acknowledge(msg, r, nil) {
+			t.Errorf("an input whose %s is lost is not done with", step)
+		}
+		if in.b.acknowledge(msg, r, errUnavailable) {
+			t.Error("an input that is put back is done with")
+		}
+	}
+}

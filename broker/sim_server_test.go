@@ -1,0 +1,274 @@
+package broker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// simServer is what JetStream stores: the log, the ledger, the events and the
+// consumer of the one partition. Each request is atomic; whether it arrives, and
+// its reply, is decided elsewhere (simulation.pause).
+type simServer struct {
+	names    names
+	now      time.Time
+	log      []entry           // the entry with sequence n is at n-1
+	last     map[string]uint64 // sequences by subject
+	ids      map[string]uint64 // sequences by message ID
+	ledger   []simRecord       // that with revision n is at n-1
+	byKey    map[string]uint64 // revisions
+	events   map[string]event  // by identifier
+	consumer simConsumer
+}
+
+type simRecord struct {
+	key   string
+	value []byte
+}
+
+// simConsumer gives one message at a time to the instance that it is pinned to.
+type simConsumer struct {
+	floor      uint64 // acknowledged up to here
+	hand       uint64 // delivered and not acknowledged, 0 for none
+	again      bool   // the one in hand is to be delivered once more
+	deliveries map[uint64]uint64
+	pinned     *simInstance
+	pin        string
+	pins       int
+}
+
+func newSimServer(n names) *simServer {
+	return &simServer{
+		names: n, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
+		byKey: map[string]uint64{}, events: map[string]event{}, consumer: simConsumer{deliveries: map[uint64]uint64{}},
+	}
+}
+
+// store appends to the log, if the last sequence of its subject is as expected.
+func (s *simServer) store(subject string, data []byte, expectLast *uint64) (uint64, error) {
+	if expectLast != nil && s.last[subject] != *expectLast {
+		return 0, fmt.Errorf("%w: the last sequence is %d, not %d", errConflict, s.last[subject], *expectLast)
+	}
+	seq := uint64(len(s.log) + 1)
+	s.log = append(s.log, entry{seq, s.now, subject, data})
+	s.last[subject] = seq
+	return seq, nil
+}
+
+// publish stores an input under a message ID, as the clients do: that there is
+// one with the ID already is success only if it has the same bytes.
+func (s *simServer) publish(k groupKey, what kind, data []byte, id string) (seq uint64, ok bool) {
+	if seq, taken := s.ids[id]; taken {
+		return seq, bytes.Equal(s.log[seq-1].data, data)
+	}
+	seq, _ = s.store(s.names.log(k, what), data, nil) // cannot fail: nothing is expected
+	s.ids[id] = seq
+	return seq, true
+}
+
+// put stores an entry of the ledger in place of a revision.
+func (s *simServer) put(key string, value []byte, rev uint64) (uint64, error) {
+	if s.byKey[key] != rev {
+		return 0, fmt.Errorf("%w: the last revision of %s is %d, not %d", errConflict, key, s.byKey[key], rev)
+	}
+	s.ledger = append(s.ledger, simRecord{key, value})
+	s.byKey[key] = uint64(len(s.ledger))
+	return s.byKey[key], nil
+}
+
+func (s *simServer) get(key string) (value []byte, rev uint64) {
+	if rev = s.byKey[key]; rev != 0 {
+		value = s.ledger[rev-1].value
+	}
+	return value, rev
+}
+
+// loseLedger drops the end of the ledger: a server that stores without
+// synchronous writes lost power.
+func (s *simServer) loseLedger(n int) {
+	s.ledger = s.ledger[:len(s.ledger)-n]
+	clear(s.byKey)
+	for i, r := range s.ledger {
+		s.byKey[r.key] = uint64(i + 1)
+	}
+}
+
+// remembered is the ledger's entry of a group.
+func (s *simServer) remembered(k groupKey) (ledgerEntry, error) {
+	value, rev := s.get(k.String())
+	if rev == 0 {
+		return ledgerEntry{}, nil
+	}
+	r, err := decodeRemembered(value)
+	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, err
+}
+
+// owner is the record of the partition.
+func (s *simServer) owner() (r ownerRecord, rev uint64) {
+	value, rev := s.get(s.names.ownerKey(0))
+	if rev != 0 {
+		r, _ = decodeOwner(value) // as claim wrote it
+	}
+	return r, rev
+}
+
+// next is the message to deliver now, if there is one.
+func (s *simServer) next() (e entry, ok bool) {
+	c := &s.consumer
+	if c.hand != 0 {
+		return s.log[c.hand-1], c.again
+	}
+	for seq := c.floor + 1; seq <= uint64(len(s.log)); seq++ {
+		if s.log[seq-1].subject != s.names.log(simKey, kindRemoval) {
+			return s.log[seq-1], true
+		}
+	}
+	return entry{}, false
+}
+
+// caughtUp says that everything is acknowledged.
+func (s *simServer) caughtUp() bool {
+	_, more := s.next()
+	return !more && s.consumer.hand == 0
+}
+
+// deliver hands a message out.
+func (c *simConsumer) deliver(e entry) (deliveries uint64) {
+	c.hand, c.again = e.seq, false
+	c.deliveries[e.seq]++
+	return c.deliveries[e.seq]
+}
+
+// ack takes an acknowledgement, whoever sends it.
+func (c *simConsumer) ack(seq uint64) {
+	if seq == c.hand {
+		c.floor, c.hand, c.again = seq, 0, false
+	}
+}
+
+// reset goes back to deliver everything after a position.
+func (c *simConsumer) reset(position uint64) {
+	c.floor, c.hand, c.again = position, 0, false
+}
+
+// pinTo gives the partition to an instance.
+func (c *simConsumer) pinTo(in *simInstance) {
+	c.pins++
+	c.pinned, c.pin, c.again = in, fmt.Sprintf("pin-%d", c.pins), true
+}
+
+// simJournal, simLedger and simEvents are an instance's ways to the server.
+type (
+	simJournal struct{ in *simInstance }
+	simLedger  struct{ in *simInstance }
+	simEvents  struct{ in *simInstance }
+)
+
+func (j simJournal) append(_ context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error) {
+	s := j.in.sim
+	seq, err := s.server.store(s.server.names.log(k, what), data, expectLast)
+	if err != nil {
+		s.note("%s's %s is refused: %v", j.in.name, what, err)
+		return 0, err
+	}
+	s.note("%s's %s is stored (seq %d)%s", j.in.name, what, seq, s.describe(what, data))
+	if what == kindRemoval {
+		s.checkOutput(s.server.log[seq-1])
+	}
+	return seq, nil
+}
+
+func (j simJournal) readGroup(_ context.Context, k groupKey, from uint64, each func(entry) error) error {
+	if err := j.in.sim.pause("reads the log", false); err != nil {
+		return err
+	}
+	server := j.in.sim.server
+	for seq := from; seq <= uint64(len(server.log)); seq++ {
+		if of, _, err := server.names.parseLog(server.log[seq-1].subject); err != nil || of != k {
+			continue
+		}
+		if err := each(server.log[seq-1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l simLedger) get(_ context.Context, k groupKey) (ledgerEntry, error) {
+	if err := l.in.sim.pause("reads the ledger", false); err != nil {
+		return ledgerEntry{}, err
+	}
+	return l.in.sim.server.remembered(k)
+}
+
+func (l simLedger) put(_ context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return old, err
+	}
+	s := l.in.sim
+	rev, err := s.server.put(k.String(), value, old.rev)
+	if err != nil {
+		s.note("%s's ledger entry is refused: %v", l.in.name, err)
+		return old, err
+	}
+	s.note("%s's ledger entry is stored (revision %d, open: %t, position %d)", l.in.name, rev, r.Open, r.Position)
+	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, nil
+}
+
+func (e simEvents) publish(_ context.Context, events []event) error {
+	for i := range events {
+		e.in.sim.server.events[events[i].id()] = events[i]
+		e.in.sim.note("event: %s %s %s %s", events[i].Type, short(events[i].Intent), events[i].Reason, events[i].Detail)
+	}
+	return nil
+}
+
+// simMsg is a delivered message.
+type simMsg struct {
+	jetstream.Msg
+	in         *simInstance
+	e          entry
+	deliveries uint64
+	pin        string
+}
+
+func (m *simMsg) Metadata() (*jetstream.MsgMetadata, error) {
+	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: m.e.seq}, NumDelivered: m.deliveries, Timestamp: m.e.time}, nil
+}
+
+func (m *simMsg) Subject() string      { return m.e.subject }
+func (m *simMsg) Data() []byte         { return m.e.data }
+func (m *simMsg) Headers() nats.Header { return nats.Header{headerPin: {m.pin}} }
+
+func (m *simMsg) Ack() error {
+	m.in.sim.note("%s acknowledges seq %d", m.in.name, m.e.seq)
+	m.in.sim.checkAck(m.e.seq)
+	m.in.sim.server.consumer.ack(m.e.seq)
+	return nil
+}
+
+func (m *simMsg) TermWithReason(reason string) error {
+	m.in.sim.note("%s refuses seq %d: %s", m.in.name, m.e.seq, reason)
+	m.in.sim.server.consumer.ack(m.e.seq)
+	return nil
+}
+
+func (m *simMsg) NakWithDelay(time.Duration) error { return nil } // as if its ack wait were over
+
+// simKV is an entry of the ledger as its watch gives it.
+type simKV struct {
+	jetstream.KeyValueEntry
+	simRecord
+	rev uint64
+}
+
+func (e simKV) Key() string                     { return e.key }
+func (e simKV) Value() []byte                   { return e.value }
+func (e simKV) Revision() uint64                { return e.rev }
+func (e simKV) Operation() jetstream.KeyValueOp { return jetstream.KeyValuePut }
