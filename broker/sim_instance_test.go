@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +24,7 @@ type simInstance struct {
 	spawned []func()   // what would run beside the partition, not begun
 	wakes   []groupKey // to be looked at
 	watched int        // entries of the ledger that it has read
+	frozen  int        // it stands still up to this turn
 }
 
 // simTask is work that has begun.
@@ -123,6 +125,15 @@ func (s *simulation) pause(at string, asking bool) error {
 // about to write is written.
 func (s *simulation) crash(in *simInstance) {
 	s.note("instance %s crashes", in.name)
+	slices.SortStableFunc(in.tasks, func(a, b *simTask) int { // one that waits for an answer takes the partition then
+		if a.asking == b.asking {
+			return 0
+		}
+		if b.asking {
+			return -1
+		}
+		return 1
+	})
 	for _, t := range in.tasks {
 		s.running = t
 		t.stop()

@@ -173,6 +173,7 @@ func (j simJournal) append(_ context.Context, k groupKey, what kind, data []byte
 	s := j.in.sim
 	seq, err := s.server.store(s.server.names.log(k, what), data, expectLast)
 	if err != nil {
+		s.counts.conflicts++
 		s.note("%s's %s is refused: %v", j.in.name, what, err)
 		return 0, err
 	}
@@ -214,6 +215,7 @@ func (l simLedger) put(_ context.Context, k groupKey, old ledgerEntry, r remembe
 	s := l.in.sim
 	rev, err := s.server.put(k.String(), value, old.rev)
 	if err != nil {
+		s.counts.conflicts++
 		s.note("%s's ledger entry is refused: %v", l.in.name, err)
 		return old, err
 	}

@@ -116,6 +116,7 @@ type simulation struct {
 	instances []*simInstance
 	started   int
 	running   *simTask
+	turns     int
 	trouble   int // how many of a thousand reads and writes fail
 	authority simAuthority
 	next      int // step of the script
@@ -244,6 +245,7 @@ func (s *simulation) turn() {
 	if len(s.instances) == 0 {
 		s.start()
 	}
+	s.turns++
 	s.server.now = s.server.now.Add(time.Duration(s.random.IntN(500)) * time.Millisecond)
 	in := s.instances[s.random.IntN(len(s.instances))]
 	c := &s.server.consumer
@@ -272,10 +274,8 @@ func (s *simulation) turn() {
 		if !in.busy() {
 			in.begin("a checkpoint", in.checkpoint)
 		}
-	case n < 955 && s.trouble > 0:
-		s.counts.takeovers++
-		s.note("the server pins the partition to %s", in.name)
-		c.pinTo(in)
+	case n < 960 && s.trouble > 0:
+		s.takeOver(in)
 	case n < 965:
 		if len(s.instances) < 4 {
 			s.start()
@@ -283,6 +283,29 @@ func (s *simulation) turn() {
 	default:
 		s.disturb(n, in)
 	}
+}
+
+// takeOver pins the partition to an instance. Often it is because the one before
+// stands still, and wakes later.
+func (s *simulation) takeOver(in *simInstance) {
+	c := &s.server.consumer
+	s.counts.takeovers++
+	s.note("the server pins the partition to %s", in.name)
+	if old := c.pinned; old != nil && old != in && s.random.IntN(2) == 0 {
+		old.frozen = s.turns + s.random.IntN(400)
+		s.note("instance %s stands still", old.name)
+	}
+	c.pinTo(in)
+}
+
+// another is an instance other than one.
+func (s *simulation) another(than *simInstance) *simInstance {
+	for _, in := range s.instances {
+		if in != than && in.frozen <= s.turns {
+			return in
+		}
+	}
+	return s.start()
 }
 
 // disturb lets something rare happen.
@@ -331,7 +354,7 @@ func (s *simulation) goOn() {
 	var ready []*simTask
 	for _, in := range s.instances {
 		for _, t := range in.tasks {
-			if !t.asking || !in.busy() {
+			if in.frozen <= s.turns && (!t.asking || !in.busy()) {
 				ready = append(ready, t)
 			}
 		}
@@ -340,6 +363,11 @@ func (s *simulation) goOn() {
 		return
 	}
 	t := ready[s.random.IntN(len(ready))]
+	if t.at == "output" && s.trouble > 0 && s.random.IntN(6) == 0 {
+		s.takeOver(s.another(t.in)) // at the worst moment
+		t.in.frozen = s.turns + 200 + s.random.IntN(400)
+		return
+	}
 	var fault error
 	if s.random.IntN(1000) < s.trouble && !t.asking {
 		s.counts.faults++
