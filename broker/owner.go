@@ -26,6 +26,7 @@ type owner struct {
 	work     sync.Mutex  // held while an input or a wake-up is worked on
 	position uint64      // what was consumed is acknowledged up to here; guarded by work
 	redo     uint64      // inputs up to here were acknowledged before; guarded by work
+	undone   uint64      // the last message, if it was not done with; guarded by work
 	pin      string      // of the last message; guarded by work
 	lostPin  string      // the last one of a time that is over; guarded by work
 	term     uint64      // revision of the record as this instance wrote it; guarded by work
@@ -228,7 +229,7 @@ func (o *owner) peek(k groupKey) *intents.State {
 // forget drops everything in memory: another instance may have worked on the
 // partition. The caller holds work.
 func (o *owner) forget() {
-	o.asks, o.controls = questions{}, controls{}
+	o.undone, o.asks, o.controls = 0, questions{}, controls{}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.groups.clear()

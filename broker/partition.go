@@ -202,14 +202,17 @@ func (o *owner) handle(msg jetstream.Msg) {
 	headers := nats.Header(msg.Headers())
 	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data(), headers.Get(headerObject)}
 	r := &received{entry: e, deliveries: meta.NumDelivered}
-	if err = o.takeOver(o.b.work, lastValue(headers, headerPin)); err == nil {
+	if err = o.takeOver(o.b.work, lastValue(headers, headerPin), e.seq); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
-	if o.b.acknowledge(msg, r, err) {
-		o.position = max(o.position, e.seq)
+	switch {
+	case o.b.acknowledge(msg, r, err):
+		o.position, o.undone = max(o.position, e.seq), 0
 		if o.since++; o.since >= checkpointInputs {
 			o.checkpointOften()
 		}
+	case !errors.Is(err, errReset):
+		o.undone = e.seq
 	}
 }
 
@@ -224,11 +227,11 @@ func (o *owner) checkpointOften() {
 // takeOver claims the partition when the server has pinned it to this process
 // anew: another instance may have worked on it. A message with a pin of a time
 // that is over is another's by now.
-func (o *owner) takeOver(ctx context.Context, pin string) error {
+func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 	switch {
 	case pin == o.lostPin && pin != "":
 		return errNotOurs
-	case o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()):
+	case o.continues(pin, seq):
 		o.pin = pin
 		return nil
 	}
@@ -237,6 +240,13 @@ func (o *owner) takeOver(ctx context.Context, pin string) error {
 	}
 	o.pin = pin
 	return nil
+}
+
+// continues says whether a message follows what this instance did last. If the
+// one before was not done with and does not come again, an owner before this one
+// acknowledged it late, and what followed from it is not in memory here.
+func (o *owner) continues(pin string, seq uint64) bool {
+	return o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()) && (o.undone == 0 || o.undone == seq)
 }
 
 // stillWorking tells the server that a message is worked on, until the result
