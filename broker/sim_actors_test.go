@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"leavebroker/intents"
 	"leavebroker/mlscore"
@@ -20,7 +21,7 @@ func (a *author) act() {
 		a.add,
 		a.remove,
 		a.fillPlace,
-		a.comeBack,
+		a.comeBack, a.comeBack,
 		a.burst,
 		func() { a.join(a.anyone()) }, // perhaps of the leaver
 		a.update,
@@ -88,17 +89,43 @@ func (a *author) add() {
 	a.commit(a.committer(), member.CommitOptions{References: [][]byte{}, Proposals: a.adds([]string{name})}, []string{name}, " an Add of %s", name)
 }
 
-// comeBack adds one who left, by the same KeyPackage.
+// comeBack adds one who left, by the same KeyPackage; then an old intent of that
+// leaf is replayed. A member signs over the removal first: a GroupInfo that has
+// the leaf again, and comes before anybody has, looks like one that refutes the
+// removal, and intents takes it for that (undo).
 func (a *author) comeBack() {
+	if len(a.departed) == 0 {
+		a.leaveAsAdded()
+	}
 	if len(a.departed) == 0 || !a.sure() {
-		a.empty()
 		return
 	}
-	name := a.departed[0]
-	a.departed = a.departed[1:]
-	if a.members[name] == nil {
-		a.commit(a.committer(), member.CommitOptions{References: [][]byte{}, Proposals: a.adds([]string{name})}, []string{name},
-			" an Add of %s by the KeyPackage that was used before", name)
+	name := a.departed[len(a.departed)-1]
+	a.departed = a.departed[:len(a.departed)-1]
+	if a.members[name] != nil {
+		return
+	}
+	if a.commitAs(stayer); !a.sure() {
+		return
+	}
+	a.commit(a.committer(), member.CommitOptions{References: [][]byte{}, Proposals: a.adds([]string{name})}, []string{name},
+		" an Add of %s by the KeyPackage that was used before", name)
+	for _, s := range slices.Clone(a.script.steps) {
+		if s.kind == kindIntent && strings.Contains(s.text, name+" (leaf") {
+			a.say(kindIntent, s.data, "replayed: %s", s.text)
+		}
+	}
+}
+
+// leaveAsAdded has one leave whose leaf is still that of its KeyPackage.
+func (a *author) leaveAsAdded() {
+	for _, name := range a.sorted() {
+		k, g := a.keys[name], a.members[name]
+		if k != nil && bytes.Equal(k.LeafNode.Bytes(), g.Public().Tree().LeafBytes(g.OwnLeaf())) {
+			a.leave(name, 0)
+			a.ours()
+			return
+		}
 	}
 }
 

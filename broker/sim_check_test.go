@@ -91,13 +91,10 @@ func (s *simulation) mayRemove(epoch uint64, leaf mlscore.LeafIndex, at seat) bo
 			return true
 		}
 	}
-	if s.authority.associated[at.key] {
+	if s.authority.associated[at.key] || s.asked[at.ref][at.id] {
 		return true
 	}
-	if !s.script.lossy && !s.script.hostile {
-		return false
-	}
-	return s.asked[at.ref][at.id] || s.wantsUser(at)
+	return (s.script.lossy || s.script.hostile) && s.wantsUser(at)
 }
 
 func (s *simulation) mayRemoveFalse(at seat) bool {
@@ -258,7 +255,7 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 		s.fail("intent %s is lost", short(w.id))
 		return
 	}
-	if !step.sure || s.authority.wronged[w.id] || len(s.authority.wronged) > 0 && r.Reason == intents.ReasonSoleMember {
+	if !step.sure || w.reused || s.authority.wronged[w.id] || len(s.authority.wronged) > 0 && r.Reason == intents.ReasonSoleMember {
 		return
 	}
 	f := w.fates[step.epoch]

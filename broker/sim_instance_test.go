@@ -171,7 +171,7 @@ func (in *simInstance) deliver() {
 		defer func() { // the ack wait of a message that was not acknowledged
 			c.again = c.again || c.hand == e.seq && c.pinned == in
 		}()
-		if in.mustClaim(msg.pin) {
+		if in.mustClaim(msg.pin, e.seq) {
 			if in.claim(true) != nil {
 				return
 			}
@@ -185,9 +185,8 @@ func (in *simInstance) deliver() {
 }
 
 // mustClaim says whether takeOver would claim the partition.
-func (in *simInstance) mustClaim(pin string) bool {
-	o := in.o
-	return (pin != o.lostPin || pin == "") && !(o.holds.Load() && (o.pin == "" || pin == o.pin))
+func (in *simInstance) mustClaim(pin string, seq uint64) bool {
+	return pin != in.o.lostPin && !in.o.continues(pin, seq)
 }
 
 // claim does what owner.claim does, on the simulated server.

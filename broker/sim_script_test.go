@@ -73,6 +73,7 @@ type simWish struct {
 	from       uint64 // the epoch from which on it counts
 	published  int    // its step
 	fates      map[uint64]fate
+	reused     bool // its leaf left the group before, as another member's
 }
 
 // fate is what is to become of an intent, as of an epoch.
@@ -88,7 +89,8 @@ func (w *simWish) follow(rosters map[uint64]roster) {
 	for epoch := range w.from {
 		for _, s := range rosters[epoch] {
 			if s.ref == w.seat.ref && s.id != w.who {
-				return // signed with a leaf that left the group before
+				w.reused = true // whether anybody can tell depends on when the log begins
+				return
 			}
 		}
 	}

@@ -38,9 +38,9 @@ import (
 type simSize struct{ histories, seed, scripts uint64 }
 
 func simSizeOf(t *testing.T) simSize {
-	size := simSize{histories: 2000, seed: 1, scripts: 60}
+	size := simSize{histories: 700, seed: 1, scripts: 48}
 	if testing.Short() {
-		size.histories = 200
+		size.histories = 100
 	}
 	for _, word := range strings.FieldsFunc(os.Getenv("LEAVEBROKER_SIM"), func(r rune) bool { return r == ',' }) {
 		key, value, _ := strings.Cut(word, "=")
