@@ -52,3 +52,22 @@ func TestFailedAcknowledgementIsDone(t *testing.T) {
 		}
 	}
 }
+
+// An input that failed here and does not come again was acknowledged late by the
+// owner before: the partition is claimed anew, with what that one did.
+func TestLateAcknowledgementOfAnother(t *testing.T) {
+	_, in := simAlone(t)
+	o := in.o
+	o.pin = "pin"
+	o.holds.Store(true)
+	if !o.continues("pin", 7) || o.continues("another", 7) {
+		t.Error("a message with the pin of now continues, and no other")
+	}
+	o.undone = 6
+	if !o.continues("pin", 6) || o.continues("pin", 7) {
+		t.Error("after a failure only the same message continues")
+	}
+	if o.forget(); !o.continues("pin", 7) {
+		t.Error("a claim begins afresh")
+	}
+}

@@ -56,7 +56,7 @@ func (s *simulation) start() *simInstance {
 	opts = opts.withDefaults()
 	in.b = assemble(opts)
 	in.b.tenants[testTenant].policy.Parallel = nil // goroutines cost more than they save
-	in.b.ledger, in.b.events = simLedger{in}, simEvents{in}
+	in.b.ledger, in.b.events, in.b.snapshots = simLedger{in}, simEvents{in}, simSnapshots{in}
 	in.b.spawn = func(f func()) { in.spawned = append(in.spawned, f) }
 	for _, g := range in.b.groups {
 		g.log = simJournal{in}
@@ -154,7 +154,7 @@ func (s *simulation) crash(in *simInstance) {
 // watch reads entries of the ledger, up to a revision.
 func (in *simInstance) watch(upTo int) {
 	for ; in.watched < upTo; in.watched++ {
-		in.b.readLedger(simKV{simRecord: in.sim.server.ledger[in.watched], rev: uint64(in.watched + 1)})
+		in.b.readLedger(simKV{simRecord: in.sim.server.ledger[in.watched], rev: uint64(in.watched + 1)}, true)
 	}
 }
 
@@ -176,6 +176,10 @@ func (in *simInstance) deliver() {
 				return
 			}
 			in.o.pin = msg.pin
+		}
+		if in.o.since+1 >= checkpointInputs { // in place of checkpointOften
+			in.checkpoint()
+			in.o.since = 0
 		}
 		in.o.handle(msg)
 		if msg.pin == in.o.lostPin && c.pin == msg.pin {
@@ -204,7 +208,10 @@ func (in *simInstance) claim(inHand bool) error {
 	}
 	in.watch(int(o.term))
 	o.forget()
-	o.position = next.Position
+	o.position, o.redo = next.Position, floor
+	if !inHand {
+		o.lostPin = ""
+	}
 	o.holds.Store(true)
 	s.note("%s takes the partition over at position %d", in.name, next.Position)
 	in.wakes = append(in.wakes, in.b.open.list()...)
@@ -237,6 +244,7 @@ func (in *simInstance) checkpoint() {
 	if !o.holds.Load() || o.position == o.recorded.Position {
 		return
 	}
+	o.since = 0
 	r := o.recorded
 	r.Position = o.position
 	_ = in.writeRecord(r, o.term) // the next one follows

@@ -55,7 +55,7 @@ func (s *simServer) store(subject string, data []byte, expectLast *uint64) (uint
 		return 0, fmt.Errorf("%w: the last sequence is %d, not %d", errConflict, s.last[subject], *expectLast)
 	}
 	seq := uint64(len(s.log) + 1)
-	s.log = append(s.log, entry{seq, s.now, subject, data})
+	s.log = append(s.log, entry{seq: seq, time: s.now, subject: subject, data: data})
 	s.last[subject] = seq
 	return seq, nil
 }
@@ -162,11 +162,13 @@ func (c *simConsumer) pinTo(in *simInstance) {
 	c.pinned, c.pin, c.again = in, fmt.Sprintf("pin-%d", c.pins), true
 }
 
-// simJournal, simLedger and simEvents are an instance's ways to the server.
+// simJournal, simLedger, simEvents and simSnapshots are an instance's ways to the
+// server.
 type (
-	simJournal struct{ in *simInstance }
-	simLedger  struct{ in *simInstance }
-	simEvents  struct{ in *simInstance }
+	simJournal   struct{ in *simInstance }
+	simLedger    struct{ in *simInstance }
+	simEvents    struct{ in *simInstance }
+	simSnapshots struct{ in *simInstance }
 )
 
 func (j simJournal) append(_ context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error) {
@@ -189,7 +191,7 @@ func (j simJournal) readGroup(_ context.Context, k groupKey, from uint64, each f
 		return err
 	}
 	server := j.in.sim.server
-	for seq := from; seq <= uint64(len(server.log)); seq++ {
+	for seq := max(from, 1); seq <= uint64(len(server.log)); seq++ {
 		if of, _, err := server.names.parseLog(server.log[seq-1].subject); err != nil || of != k {
 			continue
 		}
@@ -225,10 +227,25 @@ func (l simLedger) put(_ context.Context, k groupKey, old ledgerEntry, r remembe
 
 func (e simEvents) publish(_ context.Context, events []event) error {
 	for i := range events {
+		if events[i].Reason == reasonInternal {
+			e.in.sim.fail("%s cannot fold seq %d", e.in.name, events[i].Seq)
+		}
 		e.in.sim.server.events[events[i].id()] = events[i]
 		e.in.sim.note("event: %s %s %s %s", events[i].Type, short(events[i].Intent), events[i].Reason, events[i].Detail)
 	}
 	return nil
+}
+
+// get, revision and put are of a bucket in which no log was long enough yet for a
+// snapshot.
+func (l simSnapshots) get(context.Context, groupKey) (snapshot, error) { return snapshot{}, nil }
+
+func (l simSnapshots) revision(context.Context, groupKey) (uint64, error) {
+	return 0, l.in.sim.pause("reads the revision of the snapshot", false)
+}
+
+func (l simSnapshots) put(context.Context, groupKey, snapshot, uint64) (uint64, error) {
+	return 0, errUnavailable
 }
 
 // simMsg is a delivered message.
