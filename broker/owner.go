@@ -26,7 +26,7 @@ type owner struct {
 	work     sync.Mutex  // held while an input or a wake-up is worked on
 	position uint64      // what was consumed is acknowledged up to here; guarded by work
 	redo     uint64      // inputs up to here were acknowledged before; guarded by work
-	undone   uint64      // the last message, if it was not done with; guarded by work
+	undone   uint64      // the message that is not done with, 0 for none; guarded by work
 	pin      string      // of the last message; guarded by work
 	lostPin  string      // the last one of a time that is over; guarded by work
 	term     uint64      // revision of the record as this instance wrote it; guarded by work

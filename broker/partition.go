@@ -211,7 +211,7 @@ func (o *owner) handle(msg jetstream.Msg) {
 		if o.since++; o.since >= checkpointInputs {
 			o.checkpointOften()
 		}
-	case !errors.Is(err, errReset):
+	case o.undone == 0 && !errors.Is(err, errReset) && !errors.Is(err, errNotOurs):
 		o.undone = e.seq
 	}
 }
@@ -235,6 +235,12 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 		o.pin = pin
 		return nil
 	}
+	if o.overtaken(seq) { // what the other wrote into the ledger was passed over here
+		o.holds.Store(false)
+		if err := o.b.rereadLedger(ctx, func() bool { return false }); err != nil {
+			return err
+		}
+	}
 	if err := o.claim(ctx, true); err != nil {
 		return err
 	}
@@ -242,12 +248,15 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 	return nil
 }
 
-// continues says whether a message follows what this instance did last. If the
-// one before was not done with and does not come again, an owner before this one
-// acknowledged it late, and what followed from it is not in memory here.
+// continues says whether a message follows what this instance did last.
 func (o *owner) continues(pin string, seq uint64) bool {
-	return o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()) && (o.undone == 0 || o.undone == seq)
+	return o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()) && !o.overtaken(seq)
 }
+
+// overtaken says that the message before was not done with and does not come
+// again: an owner before this one acknowledged it late, and what followed from it
+// is not in memory here.
+func (o *owner) overtaken(seq uint64) bool { return o.undone != 0 && o.undone != seq }
 
 // stillWorking tells the server that a message is worked on, until the result
 // is called.

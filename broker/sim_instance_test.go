@@ -172,6 +172,10 @@ func (in *simInstance) deliver() {
 			c.again = c.again || c.hand == e.seq && c.pinned == in
 		}()
 		if in.mustClaim(msg.pin, e.seq) {
+			if in.o.overtaken(e.seq) { // as takeOver
+				in.o.holds.Store(false)
+				in.watched = 0
+			}
 			if in.claim(true) != nil {
 				return
 			}
