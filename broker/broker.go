@@ -209,11 +209,8 @@ func (b *Broker) run(ctx context.Context) error {
 	b.log.Info("serving", zap.String("instance", b.opts.Instance), zap.Int("tenants", len(b.tenants)), zap.Int("open_groups", len(b.open.list())))
 	<-ctx.Done()
 	b.setPhase("draining")
-	err = errors.Join(service.Stop(), serving.Wait())
-	if !b.alone() {
-		b.sendHeartbeat(true)
-	}
-	return err
+	b.leaveMembers()
+	return errors.Join(service.Stop(), serving.Wait())
 }
 
 // retry does what the start needs, again until the server is there. One in this

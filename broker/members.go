@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,47 +38,62 @@ type members struct {
 	started int64
 	ttl     time.Duration
 
+	leaving atomic.Bool // this instance gives its partitions up
+
 	mu       sync.Mutex
-	seen     map[string]time.Time // others, and when they were last heard; guarded by mu
-	lastBeat time.Time            // of this instance; guarded by mu
-	live     []string             // with self, sorted; guarded by mu
-	changed  chan struct{}        // closed when live changes; guarded by mu
+	seen     map[string]peer // others; guarded by mu
+	lastBeat time.Time       // of this instance; guarded by mu
+	staying  []string        // who lives and does not leave, with self, sorted; guarded by mu
+	changed  chan struct{}   // closed when staying changes; guarded by mu
+}
+
+// peer is another instance as it was last heard.
+type peer struct {
+	heard   time.Time
+	leaving bool
 }
 
 func newMembers(self string, ttl time.Duration) *members {
-	return &members{self: self, started: time.Now().UnixNano(), ttl: ttl, seen: map[string]time.Time{}, live: []string{self}, changed: make(chan struct{})}
+	return &members{
+		self: self, started: time.Now().UnixNano(), ttl: ttl, seen: map[string]peer{}, staying: []string{self}, changed: make(chan struct{}),
+	}
 }
 
-// view gives the instances that live, this one included, and a channel that is
-// closed when that changes.
-func (m *members) view() (live []string, changed <-chan struct{}) {
+// view gives the instances among which partitions are spread, this one
+// included, and a channel that is closed when that changes.
+func (m *members) view() (staying []string, changed <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.live, m.changed
+	return m.staying, m.changed
 }
 
-// isLive says whether an instance lives.
+// isLive says whether an instance lives: what it works on is its own, even if
+// it leaves, until it has given it up.
 func (m *members) isLive(instance string) bool {
-	live, _ := m.view()
-	return slices.Contains(live, instance)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, heard := m.seen[instance]
+	return heard || instance == m.self
 }
 
 // isNamesake says whether a heartbeat is another's of the same name.
 func (m *members) isNamesake(h heartbeat) bool { return h.Instance == m.self && h.Started != m.started }
 
-// hear takes a heartbeat, and says whether its sender was not known to live.
+// hear takes a heartbeat, and says whether its sender was not known to live. A
+// sign of life that does not say when its sender started says nothing of whether
+// it leaves.
 func (m *members) hear(h heartbeat, now time.Time) (isNew bool) {
 	if h.Instance == m.self || h.Instance == "" {
 		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, known := m.seen[h.Instance]
-	if h.Leaving {
-		delete(m.seen, h.Instance)
-	} else {
-		m.seen[h.Instance] = now
+	p, known := m.seen[h.Instance]
+	p.heard = now
+	if h.Started != 0 {
+		p.leaving = h.Leaving
 	}
+	m.seen[h.Instance] = p
 	m.refresh(now)
 	return !known && !h.Leaving
 }
@@ -88,27 +104,29 @@ func (m *members) expire(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if late := now.Sub(m.lastBeat) - m.ttl/beatsPerTTL; !m.lastBeat.IsZero() && late > m.ttl/beatsPerTTL {
-		for instance, at := range m.seen {
-			m.seen[instance] = at.Add(late)
+		for instance, p := range m.seen {
+			p.heard = p.heard.Add(late)
+			m.seen[instance] = p
 		}
 	}
 	m.lastBeat = now
 	m.refresh(now)
 }
 
-// refresh brings live up to date. The caller holds mu.
+// refresh brings staying up to date. The caller holds mu.
 func (m *members) refresh(now time.Time) {
-	live := []string{m.self}
-	for instance, at := range m.seen {
-		if now.Sub(at) > m.ttl {
+	staying := []string{m.self}
+	for instance, p := range m.seen {
+		switch {
+		case now.Sub(p.heard) > m.ttl:
 			delete(m.seen, instance)
-			continue
+		case !p.leaving:
+			staying = append(staying, instance)
 		}
-		live = append(live, instance)
 	}
-	slices.Sort(live)
-	if !slices.Equal(live, m.live) {
-		m.live = live
+	slices.Sort(staying)
+	if !slices.Equal(staying, m.staying) {
+		m.staying = staying
 		close(m.changed)
 		m.changed = make(chan struct{})
 	}
@@ -150,18 +168,26 @@ func (b *Broker) joinMembers() error {
 		}
 		if b.members.hear(h, time.Now()) {
 			b.log.Info("another instance is here", zap.String("instance", h.Instance))
-			b.sendHeartbeat(false)
+			b.sendHeartbeat()
 		}
 	})
 	if err != nil {
 		return classify(err)
 	}
-	b.sendHeartbeat(false)
+	b.sendHeartbeat()
 	return nil
 }
 
-// keepMembers sends heartbeats until the context ends; then the last one is
-// left to leaveMembers.
+// leaveMembers tells the others that this instance gives its partitions up:
+// each takes what falls to it as soon as that is free.
+func (b *Broker) leaveMembers() {
+	if !b.alone() {
+		b.members.leaving.Store(true)
+		b.sendHeartbeat()
+	}
+}
+
+// keepMembers sends heartbeats until the context ends.
 func (b *Broker) keepMembers(ctx context.Context) error {
 	if b.alone() {
 		return nil
@@ -173,15 +199,15 @@ func (b *Broker) keepMembers(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			b.sendHeartbeat(false)
+			b.sendHeartbeat()
 			b.members.expire(time.Now())
 		}
 	}
 }
 
 // sendHeartbeat is best effort: the next one follows.
-func (b *Broker) sendHeartbeat(leaving bool) {
-	data, err := json.Marshal(heartbeat{Instance: b.opts.Instance, Started: b.members.started, Leaving: leaving})
+func (b *Broker) sendHeartbeat() {
+	data, err := json.Marshal(heartbeat{Instance: b.opts.Instance, Started: b.members.started, Leaving: b.members.leaving.Load()})
 	if err == nil {
 		err = b.nc.Publish(b.names.instances(), data)
 	}
