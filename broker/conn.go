@@ -36,9 +36,28 @@ const (
 	pingInterval   = 15 * time.Second
 	reconnectWait  = 500 * time.Millisecond
 	drainTimeout   = 20 * time.Second
-	// apiTimeout bounds one request to JetStream.
+	// apiTimeout bounds one request to JetStream, with all attempts.
 	apiTimeout = 5 * time.Second
+	// answerPatience is how long one attempt waits for its answer. A server that
+	// died or lost the lead does not answer any more, but the next leader does.
+	answerPatience = time.Second
 )
+
+// untilAnswered makes a request, which may come twice, again until it is
+// answered, within apiTimeout.
+func untilAnswered(ctx context.Context, request func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	for {
+		attempt, end := context.WithTimeout(ctx, answerPatience)
+		err := request(attempt)
+		silent := attempt.Err() != nil
+		end()
+		if err == nil || !silent || ctx.Err() != nil {
+			return err
+		}
+	}
+}
 
 // natsOptions are those of a daemon that must know the outcome of each write:
 // it reconnects for ever, notices a silent server within half a minute, and

@@ -158,8 +158,12 @@ type eventStream struct {
 }
 
 func (s eventStream) publish(ctx context.Context, events []event) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
+	return untilAnswered(ctx, func(ctx context.Context) error {
+		return whileBusy(ctx, func() error { return s.publishOnce(ctx, events) })
+	})
+}
+
+func (s eventStream) publishOnce(ctx context.Context, events []event) error {
 	var futures []jetstream.PubAckFuture
 	for i := range events {
 		m, err := events[i].message(s.names)

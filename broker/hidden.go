@@ -49,8 +49,7 @@ func (b *Broker) watchHidden(ctx context.Context) error {
 func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	name := o.group.names.partitionConsumer(o.number)
-	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
+	c, err := o.consumer(ctx)
 	if err != nil {
 		return 0, classify(err)
 	}
@@ -66,8 +65,8 @@ func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) 
 	if passed == 0 || err != nil {
 		return suspect, err
 	}
-	if _, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, passed+1); err != nil {
-		return suspect, classify(err)
+	if err := o.resetConsumer(ctx, passed); err != nil {
+		return suspect, err
 	}
 	o.position = max(o.position, passed)
 	return 0, nil

@@ -72,8 +72,6 @@ type records struct {
 
 // read gives the value under a key and its revision; nil for none.
 func (l records) read(ctx context.Context, key string) ([]byte, uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	bucket := l.kv.Bucket()
 	e, err := readMessage(ctx, l.nc, l.api, "KV_"+bucket, messageRequest{LastFor: "$KV." + bucket + "." + key})
 	if errors.Is(err, errNoEntry) {
@@ -87,11 +85,11 @@ func (l records) read(ctx context.Context, key string) ([]byte, uint64, error) {
 
 // write stores a value in place of a revision, 0 for none, and gives the next.
 func (l records) write(ctx context.Context, key string, value []byte, rev uint64) (next uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	err = whileBusy(ctx, func() error {
-		next, err = l.kv.Update(ctx, key, value, rev)
-		return classify(err)
+	err = untilAnswered(ctx, func(ctx context.Context) error {
+		return whileBusy(ctx, func() error {
+			next, err = l.kv.Update(ctx, key, value, rev)
+			return classify(err)
+		})
 	})
 	if err != nil {
 		return 0, fmt.Errorf("ledger entry %s: %w", key, err)

@@ -86,7 +86,7 @@ func (o *owner) consume(ctx context.Context) error {
 			return err
 		}
 	}
-	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
+	c, err := o.consumer(ctx)
 	if err != nil {
 		return o.mendConsumer(ctx, name, err)
 	}
@@ -106,6 +106,25 @@ func (o *owner) consume(ctx context.Context) error {
 	consuming.Drain()
 	<-consuming.Closed()
 	return errors.Join(err, o.handOver(name))
+}
+
+// consumer looks up the consumer of the partition.
+func (o *owner) consumer(ctx context.Context) (c jetstream.Consumer, err error) {
+	err = untilAnswered(ctx, func(ctx context.Context) error {
+		c, err = o.b.js.Consumer(ctx, o.group.names.logStream(), o.group.names.partitionConsumer(o.number))
+		return err
+	})
+	return c, err
+}
+
+// resetConsumer lets the consumer deliver again what follows a position.
+func (o *owner) resetConsumer(ctx context.Context, after uint64) error {
+	name := o.group.names.partitionConsumer(o.number)
+	err := untilAnswered(ctx, func(ctx context.Context) error {
+		_, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, after+1)
+		return err
+	})
+	return wrapAsset(classify(err), "consumer", name)
 }
 
 // mendConsumer makes the consumer of the partition again, where it was deleted:
@@ -178,14 +197,16 @@ func (o *owner) handOver(consumer string) error {
 	if err := o.release(ctx); err != nil || o.b.alone() {
 		return err
 	}
-	s, err := o.b.js.Stream(ctx, o.group.names.logStream())
-	if err != nil {
-		return classify(err)
+	if !held {
+		return nil
 	}
-	if held {
-		return s.UnpinConsumer(ctx, consumer, priorityGroup)
-	}
-	return nil
+	return untilAnswered(ctx, func(ctx context.Context) error {
+		s, err := o.b.js.Stream(ctx, o.group.names.logStream())
+		if err != nil {
+			return classify(err)
+		}
+		return classify(s.UnpinConsumer(ctx, consumer, priorityGroup))
+	})
 }
 
 // handle works on one message and acknowledges it last.

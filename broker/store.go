@@ -50,9 +50,11 @@ var (
 	errNoEntry = errors.New("no entry")
 )
 
-// codeBusyWrite is the server's error code behind errBusy, which has no name in
-// the client library.
-const codeBusyWrite = 10164
+// The server's codes behind errBusy, which have no names in the client library.
+const (
+	codeBusyID    = 10158 // of a message with the same ID
+	codeBusyWrite = 10164
+)
 
 // store is a stream of logs.
 type store struct {
@@ -70,10 +72,10 @@ func classify(err error) error {
 		return nil
 	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return fmt.Errorf("%w: %v", errConflict, err)
+	case errors.As(err, &api) && (api.ErrorCode == codeBusyWrite || api.ErrorCode == codeBusyID):
+		return errBusy
 	case errors.Is(err, jetstream.ErrKeyRevisionMismatch):
 		return fmt.Errorf("%w: %v", errConflict, err)
-	case errors.As(err, &api) && api.ErrorCode == codeBusyWrite:
-		return errBusy
 	case errors.As(err, &api) && isFull(api):
 		return fmt.Errorf("%w: %v", errFull, err)
 	}
@@ -104,22 +106,25 @@ func whileBusy(ctx context.Context, write func() error) error {
 	}
 }
 
-func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error) {
+func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (seq uint64, err error) {
+	var opts []jetstream.PublishOpt
+	publish := func(ctx context.Context) error {
+		return whileBusy(ctx, func() error {
+			ack, err := s.js.Publish(ctx, s.names.log(k, what), data, opts...)
+			if err == nil {
+				seq = ack.Sequence
+			}
+			return classify(err)
+		})
+	}
+	if expectLast != nil { // it is stored once, however often it is sent
+		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(*expectLast))
+		err = untilAnswered(ctx, publish)
+		return seq, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	var opts []jetstream.PublishOpt
-	if expectLast != nil {
-		opts = append(opts, jetstream.WithExpectLastSequencePerSubject(*expectLast))
-	}
-	var seq uint64
-	err := whileBusy(ctx, func() error {
-		ack, err := s.js.Publish(ctx, s.names.log(k, what), data, opts...)
-		if err != nil {
-			return classify(err)
-		}
-		seq = ack.Sequence
-		return nil
-	})
+	err = publish(ctx)
 	return seq, err
 }
 
@@ -179,7 +184,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// readBatch gives the entries of one batch and says whether there are more.
+// readBatch gives the entries of one batch and says whether there are more, as
+// there may be where the server falls silent.
 func (s *store) readBatch(ctx context.Context, filter string, from uint64, each func(entry) error) (more bool, last uint64, err error) {
 	sub, err := s.nc.SubscribeSync(s.nc.NewInbox())
 	if err != nil {
@@ -199,8 +205,13 @@ func (s *store) readBatch(ctx context.Context, filter string, from uint64, each 
 		return false, 0, classify(err)
 	}
 	for {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
+		m, err := sub.NextMsg(answerPatience)
+		switch {
+		case ctx.Err() != nil:
+			return false, 0, classify(ctx.Err())
+		case errors.Is(err, nats.ErrTimeout):
+			return true, last, nil
+		case err != nil:
 			return false, 0, classify(err)
 		}
 		if _, stored := m.Header[jetstream.SequenceHeader]; !stored {
@@ -265,7 +276,11 @@ func readMessage(ctx context.Context, nc *nats.Conn, api, stream string, q messa
 	if err != nil {
 		return entry{}, err
 	}
-	m, err := nc.RequestWithContext(ctx, api+"STREAM.MSG.GET."+stream, request)
+	var m *nats.Msg
+	err = untilAnswered(ctx, func(ctx context.Context) error {
+		m, err = nc.RequestWithContext(ctx, api+"STREAM.MSG.GET."+stream, request)
+		return err
+	})
 	if err != nil {
 		return entry{}, classify(err)
 	}
