@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,10 +132,15 @@ func TestMembers(t *testing.T) {
 	if !slices.Equal(live(), []string{"me"}) {
 		t.Errorf("%v live after a silence", live())
 	}
-	m.hear(heartbeat{Instance: "you"}, now)
-	m.hear(heartbeat{Instance: "you", Leaving: true}, now)
-	if !slices.Equal(live(), []string{"me"}) {
-		t.Errorf("%v live after one has left", live())
+	m.hear(heartbeat{Instance: "you", Started: 1}, now)
+	m.hear(heartbeat{Instance: "you", Started: 1, Leaving: true}, now)
+	m.hear(heartbeat{Instance: "you"}, now) // it wrote something
+	if !slices.Equal(live(), []string{"me"}) || !m.isLive("you") {
+		t.Errorf("%v while one leaves, which lives: %t", live(), m.isLive("you"))
+	}
+	m.hear(heartbeat{Instance: "you", Started: 2}, now)
+	if !slices.Equal(live(), []string{"me", "you"}) {
+		t.Errorf("%v live after one came back", live())
 	}
 	if !m.isNamesake(heartbeat{Instance: "me", Started: m.started + 1}) || m.isNamesake(heartbeat{Instance: "me", Started: m.started}) {
 		t.Error("who has the same name")
@@ -204,6 +211,60 @@ func TestStaleOwnerIsFenced(t *testing.T) {
 	w.commit(2, member.CommitOptions{})
 	w.await("removed", ofType(intents.StateRemoved, ""))
 	w.checkOutputs()
+}
+
+// An instance whose view of the ledger lags takes no partition from one that
+// lives.
+func TestLateInstanceTakesNothing(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	awaitSpread(t, w)
+	o := w.broker.all[0]
+	ctx := testContext(t)
+	r, rev, err := w.broker.records.owner(ctx, o.group.names.ownerKey(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.begin()()
+	o.holds.Store(false)
+	r.Instance = "another"
+	if _, err := w.broker.records.putOwner(ctx, o.group.names.ownerKey(0), r, rev); err != nil {
+		t.Fatal(err)
+	}
+	w.broker.members.hear(heartbeat{Instance: "another", Started: 1}, time.Now())
+	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+		t.Errorf("the partition of one that lives: %v", err)
+	}
+	w.broker.members.hear(heartbeat{Instance: "another", Started: 1, Leaving: true}, time.Now())
+	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+		t.Errorf("the partition of one that leaves and has not given it up: %v", err)
+	}
+}
+
+// A checkpoint whose answer is lost does not keep the next from being written.
+func TestCheckpointWithoutAnswer(t *testing.T) {
+	var lose atomic.Bool
+	w := newCluster(t, func(o *Options) {
+		o.Partitions = 1
+		o.testOnlyFault = func(step string) error {
+			if step == "owner reply" && lose.Swap(false) {
+				return errUnavailable
+			}
+			return nil
+		}
+	})
+	w.found("alice", "bob", "carol")
+	lose.Store(true)
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.eventually("the answer to a checkpoint is lost", func() bool { return !lose.Load() })
+	w.empty(0)
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	o := w.broker.all[0]
+	w.eventually("a checkpoint of all that was done is written", func() bool {
+		r, _, err := w.broker.records.owner(testContext(t), o.group.names.ownerKey(0))
+		defer o.begin()()
+		return err == nil && r.Position == o.position
+	})
 }
 
 // A tenant with a stream of its own is served from there, and cannot move.

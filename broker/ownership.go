@@ -177,12 +177,17 @@ func (b *Broker) rereadLedger(ctx context.Context, isNeedless func() bool) error
 	return b.records.each(ctx, ">", func(v jetstream.KeyValueEntry) { b.readLedger(v, false) })
 }
 
-// isFree says whether nobody who lives works on the partition.
+// isFree says whether nobody who lives works on the partition, as far as the
+// ledger was read.
 func (o *owner) isFree() bool {
 	o.recMu.Lock()
-	r, rev := o.seen, o.seenRev
-	o.recMu.Unlock()
-	return rev == 0 || r.Released || r.Instance == o.b.opts.Instance || !o.b.members.isLive(r.Instance)
+	defer o.recMu.Unlock()
+	return o.seenRev == 0 || o.b.isFree(o.seen)
+}
+
+// isFree says whether nobody else who lives works on the partition of a record.
+func (b *Broker) isFree(r ownerRecord) bool {
+	return r.Released || r.Instance == b.opts.Instance || !b.members.isLive(r.Instance)
 }
 
 // errReset: the consumer begins again before the message in hand.
@@ -190,16 +195,20 @@ var errReset = errors.New("the consumer was reset")
 
 // claim makes this instance the owner of the partition, and gives errReset if
 // the consumer goes back: then messages come again, and the one in hand, if any,
-// is not worked on. The caller holds work.
+// is not worked on. Without one in hand, the partition has to be free. The caller
+// holds work.
 func (o *owner) claim(ctx context.Context, inHand bool) error {
 	old, rev, err := o.b.records.owner(ctx, o.group.names.ownerKey(o.number))
 	if err != nil {
 		return err
 	}
-	name := o.group.names.partitionConsumer(o.number)
-	c, err := o.b.js.Consumer(ctx, o.group.names.logStream(), name)
+	if !inHand && rev != 0 && !o.b.isFree(old) {
+		o.observe(old, rev) // the watch of the ledger lags
+		return errConflict
+	}
+	c, err := o.consumer(ctx)
 	if err != nil {
-		return wrapAsset(classify(err), "consumer", name)
+		return wrapAsset(classify(err), "consumer", o.group.names.partitionConsumer(o.number))
 	}
 	info := c.CachedInfo()
 	floor := info.AckFloor.Stream
@@ -227,8 +236,8 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 		return nil
 	}
 	// What the last owner had in hand is delivered at once, not after the ack wait.
-	if _, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, next.Position+1); err != nil {
-		return wrapAsset(classify(err), "consumer", name)
+	if err := o.resetConsumer(ctx, next.Position); err != nil {
+		return err
 	}
 	return errReset
 }
@@ -258,7 +267,18 @@ func (o *owner) checkpointNow(ctx context.Context) error {
 	o.since = 0
 	r := o.recorded
 	r.Position = o.position
-	return o.writeRecord(ctx, r, o.term)
+	return o.writeRecord(ctx, r, o.lastWritten())
+}
+
+// lastWritten is the revision of the record as this instance wrote it last,
+// with or without an answer.
+func (o *owner) lastWritten() uint64 {
+	o.recMu.Lock()
+	defer o.recMu.Unlock()
+	if o.seen.Instance == o.b.opts.Instance {
+		return max(o.term, o.seenRev)
+	}
+	return o.term
 }
 
 // release gives the partition up in order: whoever takes it goes on at once.
@@ -269,7 +289,7 @@ func (o *owner) release(ctx context.Context) error {
 	}
 	r := o.recorded
 	r.Position, r.Released = o.position, true
-	err := o.writeRecord(ctx, r, o.term)
+	err := o.writeRecord(ctx, r, o.lastWritten())
 	o.letGo()
 	return err
 }
