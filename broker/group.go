@@ -122,6 +122,9 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 		return nil, err
 	}
 	h.group.ledger = entry
+	if h.owed { // whoever wrote the entry may have been further
+		upTo = max(upTo, entry.Position)
+	}
 	err = b.readSince(ctx, h.group, func(r *received) {
 		switch {
 		case r.seq <= upTo:

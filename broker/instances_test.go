@@ -240,6 +240,42 @@ func TestLateInstanceTakesNothing(t *testing.T) {
 	}
 }
 
+// What an instance finds open after it lost the partition is not passed over by
+// the one that has it: here the server takes an intent as done with that the
+// owner has not folded.
+func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	done := o.begin()
+	o.lostPin = o.pin // what comes now is not the owner's
+	seq, handled := w.publish(kindIntent, w.leave(1, intents.SenderRemovalOnly)), o.handled.Load()
+	h := must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], seq, nil))
+	if _, _, err := w.broker.settle(ctx, h.group); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.resetConsumer(ctx, seq); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	w.eventually("the intent was here and is not", func() bool { return o.handled.Load() > handled })
+	done = o.begin()
+	o.lostPin = ""
+	done()
+	w.fanOut(w.awaitOutput(w.epoch(), 1))
+	w.commit(2, member.CommitOptions{})
+	w.noWork()
+	if w.broker.open.has(w.key()) {
+		t.Fatal("the group is open here")
+	}
+	must[ledgerEntry](t)(w.broker.ledger.put(ctx, w.key(), h.group.ledger, remember(h.group.state)))
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.empty(0)
+	w.await("confirmed", ofType(intents.NoticeConfirmed, ""))
+	w.checkOutputs()
+}
+
 // A checkpoint whose answer is lost does not keep the next from being written.
 func TestCheckpointWithoutAnswer(t *testing.T) {
 	var lose atomic.Bool

@@ -372,9 +372,28 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 		b.trouble(k, fmt.Errorf("ledger entry %s: %w", k, err))
 		return
 	}
-	if b.settled(k); !o.holds.Load() {
+	b.settled(k)
+	switch {
+	case !o.holds.Load():
 		b.open.set(k, r.Open, 1) // one at least: the entry does not count them
+	case r.Open && !b.open.has(k):
+		b.background.Go(func() { o.adopt(k) })
 	}
+}
+
+// adopt works on a group that another instance found open after it had lost the
+// partition: what came since was passed over here.
+func (o *owner) adopt(k groupKey) {
+	defer o.begin()()
+	if !o.holds.Load() || o.b.open.has(k) {
+		return
+	}
+	if entry, err := o.b.ledger.get(o.b.work, k); err == nil && !entry.Open {
+		return
+	}
+	o.b.owed.Store(k, struct{}{})
+	o.b.open.set(k, true, 1)
+	o.b.timers.sooner(k, o.b.opts.Clock())
 }
 
 func (b *Broker) readOwner(v jetstream.KeyValueEntry, fresh bool) {
