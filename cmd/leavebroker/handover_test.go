@@ -46,7 +46,7 @@ func TestHandover(t *testing.T) {
 	server.Thaw()
 	w.goOn()
 	w.until("the owner that was frozen says that it was replaced", func() bool {
-		return bytes.Contains(frozen.logSince(mark), []byte("was taken by another instance"))
+		return bytes.Contains(frozen.logSince(mark), []byte("another instance has taken a partition"))
 	})
 	w.finish()
 }
