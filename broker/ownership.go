@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 )
 
@@ -165,18 +162,6 @@ func (o *owner) sawRevision(ctx context.Context, rev uint64, within time.Duratio
 	}
 }
 
-// rereadLedger reads all of the ledger, unless that turns out to be needless.
-func (b *Broker) rereadLedger(ctx context.Context, isNeedless func() bool) error {
-	b.rereading.Lock()
-	defer b.rereading.Unlock()
-	if isNeedless() {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
-	defer cancel()
-	return b.records.each(ctx, ">", func(v jetstream.KeyValueEntry) { b.readLedger(v, false) })
-}
-
 // isFree says whether nobody who lives works on the partition, as far as the
 // ledger was read.
 func (o *owner) isFree() bool {
@@ -310,108 +295,4 @@ func (b *Broker) runCheckpoints(ctx context.Context) error {
 			}
 		}
 	}
-}
-
-// watchLedger reads the ledger, and goes on reading what instances write into
-// it until the context ends. It returns when all that is there is read.
-func (b *Broker) watchLedger(ctx context.Context) error {
-	w, err := b.records.kv.Watch(b.work, ">")
-	if err != nil {
-		return classify(err)
-	}
-	read := make(chan struct{})
-	b.background.Go(func() {
-		defer w.Stop()
-		all := sync.OnceFunc(func() { close(read) })
-		fresh := false // what was there before says nothing of who lives
-		for {
-			select {
-			case <-b.work.Done():
-				return
-			case v, ok := <-w.Updates():
-				switch {
-				case !ok:
-					if b.work.Err() == nil {
-						b.health.report("ledger", errors.New("the watch of the ledger ended; start this instance again"))
-					}
-					return
-				case v == nil:
-					all()
-					fresh = true
-				default:
-					b.readLedger(v, fresh)
-				}
-			}
-		}
-	})
-	select {
-	case <-read:
-		return nil
-	case <-ctx.Done():
-		return classify(ctx.Err())
-	}
-}
-
-// readLedger takes one entry of the ledger: of a partition, or of a group. A
-// fresh one was written just now.
-func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
-	if strings.HasPrefix(v.Key(), ownerKeyPrefix) {
-		b.readOwner(v, fresh)
-		return
-	}
-	k, err := parseGroupKey(v.Key())
-	if err != nil || b.tenants[k.tenant] == nil {
-		return
-	}
-	o := b.owner(k)
-	r, err := remembered{}, error(nil)
-	if v.Operation() == jetstream.KeyValuePut {
-		r, err = decodeRemembered(v.Value())
-	}
-	if err != nil {
-		b.trouble(k, fmt.Errorf("ledger entry %s: %w", k, err))
-		return
-	}
-	b.settled(k)
-	switch {
-	case !o.holds.Load():
-		b.open.set(k, r.Open, 1) // one at least: the entry does not count them
-	case r.Open && !b.open.has(k):
-		b.background.Go(func() { o.adopt(k) })
-	}
-}
-
-// adopt works on a group that another instance found open after it had lost the
-// partition: what came since was passed over here.
-func (o *owner) adopt(k groupKey) {
-	defer o.begin()()
-	if !o.holds.Load() || o.b.open.has(k) {
-		return
-	}
-	if entry, err := o.b.ledger.get(o.b.work, k); err == nil && !entry.Open {
-		return
-	}
-	o.b.owed.Store(k, struct{}{})
-	o.b.open.set(k, true, 1)
-	o.b.timers.sooner(k, o.b.opts.Clock())
-}
-
-func (b *Broker) readOwner(v jetstream.KeyValueEntry, fresh bool) {
-	o := b.byOwnerKey[v.Key()]
-	if o == nil {
-		return // of a stream that is not served here
-	}
-	r, err := ownerRecord{}, error(nil)
-	if v.Operation() == jetstream.KeyValuePut {
-		r, err = decodeOwner(v.Value())
-	}
-	if err != nil {
-		b.health.report("ledger entry "+v.Key(), err)
-		return
-	}
-	b.health.clear("ledger entry " + v.Key())
-	if fresh && !r.Released { // whoever writes lives, even if no heartbeat was heard yet
-		b.members.hear(heartbeat{Instance: r.Instance}, time.Now())
-	}
-	o.observe(r, v.Revision())
 }

@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"leavebroker/intents"
+	"leavebroker/mlscore/member"
+)
+
+// An instance that stood still while another took its partition learns it, says
+// so, and does no harm: here it is the other that writes the owner's record.
+func TestStaleOwnerIsFenced(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	o := w.broker.all[0]
+	ctx := testContext(t)
+	r, rev, err := w.broker.records.owner(ctx, o.group.names.ownerKey(0))
+	if err != nil || r.Instance != "first" {
+		t.Fatalf("%+v %v", r, err)
+	}
+	r.Instance = "another"
+	if _, err := w.broker.records.putOwner(ctx, o.group.names.ownerKey(0), r, rev); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("it is fenced", func() bool { return w.broker.metrics.fenced.Load() == 1 })
+	w.empty(0)
+	proposals := w.awaitOutput(w.epoch(), 1) // taken back when the other is silent, or by a message
+	w.fanOut(proposals)
+	w.commit(2, member.CommitOptions{})
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.checkOutputs()
+}
+
+// An instance whose view of the ledger lags takes no partition from one that
+// lives.
+func TestLateInstanceTakesNothing(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	awaitSpread(t, w)
+	o := w.broker.all[0]
+	ctx := testContext(t)
+	r, rev, err := w.broker.records.owner(ctx, o.group.names.ownerKey(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.begin()()
+	o.holds.Store(false)
+	r.Instance = "another"
+	if _, err := w.broker.records.putOwner(ctx, o.group.names.ownerKey(0), r, rev); err != nil {
+		t.Fatal(err)
+	}
+	w.broker.members.hear(heartbeat{Instance: "another", Started: 1}, time.Now())
+	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+		t.Errorf("the partition of one that lives: %v", err)
+	}
+	w.broker.members.hear(heartbeat{Instance: "another", Started: 1, Leaving: true}, time.Now())
+	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+		t.Errorf("the partition of one that leaves and has not given it up: %v", err)
+	}
+}
+
+// What an instance finds open after it lost the partition is not passed over by
+// the one that has it: here the server takes an intent as done with that the
+// owner has not folded.
+func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	done := o.begin()
+	o.lostPin = o.pin // what comes now is not the owner's
+	seq, handled := w.publish(kindIntent, w.leave(1, intents.SenderRemovalOnly)), o.handled.Load()
+	h := must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], seq, nil))
+	if _, _, err := w.broker.settle(ctx, h.group); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.resetConsumer(ctx, seq); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	w.eventually("the intent was here and is not", func() bool { return o.handled.Load() > handled })
+	done = o.begin()
+	o.lostPin = ""
+	done()
+	w.fanOut(w.awaitOutput(w.epoch(), 1))
+	w.commit(2, member.CommitOptions{})
+	w.noWork()
+	if w.broker.open.has(w.key()) {
+		t.Fatal("the group is open here")
+	}
+	must[ledgerEntry](t)(w.broker.ledger.put(ctx, w.key(), h.group.ledger, remember(h.group.state)))
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.empty(0)
+	w.await("confirmed", ofType(intents.NoticeConfirmed, ""))
+	w.checkOutputs()
+}
+
+// A checkpoint whose answer is lost does not keep the next from being written.
+func TestCheckpointWithoutAnswer(t *testing.T) {
+	var lose atomic.Bool
+	w := newCluster(t, func(o *Options) {
+		o.Partitions = 1
+		o.testOnlyFault = func(step string) error {
+			if step == "owner reply" && lose.Swap(false) {
+				return errUnavailable
+			}
+			return nil
+		}
+	})
+	w.found("alice", "bob", "carol")
+	lose.Store(true)
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.eventually("the answer to a checkpoint is lost", func() bool { return !lose.Load() })
+	w.empty(0)
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	o := w.broker.all[0]
+	w.eventually("a checkpoint of all that was done is written", func() bool {
+		r, _, err := w.broker.records.owner(testContext(t), o.group.names.ownerKey(0))
+		defer o.begin()()
+		return err == nil && r.Position == o.position
+	})
+}
