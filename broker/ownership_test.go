@@ -40,7 +40,7 @@ func TestStaleOwnerIsFenced(t *testing.T) {
 // An instance whose view of the ledger lags takes no partition from one that
 // lives.
 func TestLateInstanceTakesNothing(t *testing.T) {
-	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, 6*time.Second })
 	awaitSpread(t, w)
 	o := w.broker.all[0]
 	ctx := testContext(t)
@@ -68,7 +68,7 @@ func TestLateInstanceTakesNothing(t *testing.T) {
 // the one that has it: here the server takes an intent as done with that the
 // owner has not folded.
 func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
-	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w := newCluster(t, func(o *Options) { o.Partitions, o.AckWait = 1, time.Minute })
 	w.found("alice", "bob", "carol")
 	w.noWork()
 	o, ctx := w.broker.all[0], testContext(t)
@@ -79,11 +79,15 @@ func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
 	if _, _, err := w.broker.settle(ctx, h.group); err != nil {
 		t.Fatal(err)
 	}
+	w.eventually("the intent is here", func() bool {
+		c, err := o.consumer(ctx)
+		return err == nil && c.CachedInfo().NumAckPending == 1
+	})
 	if err := o.resetConsumer(ctx, seq); err != nil {
 		t.Fatal(err)
 	}
 	done()
-	w.eventually("the intent was here and is not", func() bool { return o.handled.Load() > handled })
+	w.eventually("the intent is put back", func() bool { return o.handled.Load() > handled })
 	done = o.begin()
 	o.lostPin = ""
 	done()
