@@ -79,7 +79,7 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 	case !o.holds.Load():
 		b.open.set(k, r.Open, 1) // one at least: the entry does not count them
 	case r.Open && !b.open.has(k):
-		b.background.Go(func() { o.adopt(k) })
+		b.spawn(func() { o.adopt(k) })
 	}
 }
 
