@@ -13,7 +13,7 @@ import (
 )
 
 // newCluster is a world whose server is outside of its brokers.
-func newCluster(t *testing.T, change func(*Options)) *world {
+func newCluster(t testing.TB, change func(*Options)) *world {
 	t.Helper()
 	server := must[*embedded](t)(startEmbedded(Embedded{StateDir: t.TempDir(), SyncLater: true, Listen: "127.0.0.1:0"}, defaultMessageBytes, zap.NewNop()))
 	t.Cleanup(func() {
@@ -51,7 +51,7 @@ func (w *world) held() (partitions []int) {
 
 // awaitSpread waits until each partition is held by exactly the instance that
 // ranks first among some.
-func awaitSpread(t *testing.T, worlds ...*world) {
+func awaitSpread(t testing.TB, worlds ...*world) {
 	t.Helper()
 	var names []string
 	for _, w := range worlds {

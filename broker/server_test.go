@@ -35,7 +35,7 @@ func testServer(t *testing.T) (*embedded, jetstream.JetStream, *nats.Conn) {
 	return e, js, nc
 }
 
-func testContext(t *testing.T) context.Context {
+func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
 	return ctx

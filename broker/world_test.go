@@ -43,7 +43,7 @@ func must[T any](t testing.TB) func(T, error) T {
 // world is a broker on an embedded server of its own, and a delivery service
 // with real members beside it. It speaks NATS alone.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	opts   Options
 	signer mlscore.Signer
 	random *rand.ChaCha8
@@ -63,7 +63,7 @@ type world struct {
 	associate func(*mlscore.PublicGroup, mlscore.LeafIndex) ([]mlscore.LeafIndex, bool)
 }
 
-func newWorld(t *testing.T, change func(*Options)) *world {
+func newWorld(t testing.TB, change func(*Options)) *world {
 	t.Helper()
 	w := &world{t: t, random: rand.NewChaCha8([32]byte{1}), shared: new(member.Shared), tenant: testTenant, groupID: []byte("group")}
 	w.signer = must[mlscore.Signer](t)(mlscore.GenerateSigner(mlscore.Ed25519, w.random))
