@@ -58,6 +58,15 @@ type received struct {
 	kind       kind
 	tenant     *tenant
 	deliveries uint64 // how often the server delivered it
+	skipped    bool   // the group had nothing to do
+}
+
+// work is how much it is to do the same again (see checkpointWork).
+func (r *received) work() int {
+	if r.skipped {
+		return 1
+	}
+	return workOfInput
 }
 
 // input is the entry as the fold takes it.

@@ -31,7 +31,7 @@ type owner struct {
 	lostPin  string      // the last one of a time that is over; guarded by work
 	term     uint64      // revision of the record as this instance wrote it; guarded by work
 	recorded ownerRecord // that record; guarded by work
-	since    int         // inputs since then; guarded by work
+	since    int         // work since then; guarded by work
 	asks     questions   // guarded by work
 	controls controls    // guarded by work
 
@@ -98,6 +98,7 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 		return r, err
 	}
 	if idle {
+		r.skipped = true
 		o.b.metrics.skipped.Add(1)
 		return r, nil
 	}

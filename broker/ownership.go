@@ -65,10 +65,11 @@ func decodeOwner(b []byte) (ownerRecord, error) {
 
 const (
 	// checkpointEvery is how often the records of partitions that went on are
-	// written, and checkpointInputs after how many inputs at the latest. After a
-	// crash as much is done again.
-	checkpointEvery  = time.Second
-	checkpointInputs = 64
+	// written, and checkpointWork after how much work at the latest: an input that
+	// was skipped is 1, any other workOfInput. After a crash as much is done again.
+	checkpointEvery = time.Second
+	checkpointWork  = 64 * workOfInput
+	workOfInput     = 16
 	// lookAgain is when an owner looks again at what it may have missed.
 	lookAgain = 10 * time.Second
 )

@@ -229,7 +229,7 @@ func (o *owner) handle(msg jetstream.Msg) {
 	switch {
 	case o.b.acknowledge(msg, r, err):
 		o.position, o.undone = max(o.position, e.seq), 0
-		if o.since++; o.since >= checkpointInputs {
+		if o.since += r.work(); o.since >= checkpointWork {
 			o.checkpointOften()
 		}
 	case o.undone == 0 && !errors.Is(err, errReset) && !errors.Is(err, errNotOurs):
