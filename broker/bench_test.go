@@ -70,10 +70,10 @@ func (w *world) publishMany(subjects []string, messages [][]byte) {
 	}
 }
 
-// poll waits until a condition holds, as closely as sleeping allows.
-func (w *world) poll(what string, ok func() bool) {
+// poll looks every so often until a condition holds.
+func (w *world) poll(every time.Duration, what string, ok func() bool) {
 	w.t.Helper()
-	for begin := time.Now(); !ok(); time.Sleep(20 * time.Microsecond) {
+	for begin := time.Now(); !ok(); time.Sleep(every) {
 		if time.Since(begin) > patience {
 			w.t.Fatalf("not in time: %s", what)
 		}
@@ -103,6 +103,8 @@ func median[T int64 | float64](list []T) T {
 	slices.Sort(list)
 	return list[len(list)/2]
 }
+
+const pollEvery = 20 * time.Microsecond
 
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
@@ -136,7 +138,7 @@ func BenchmarkIdleCommit(b *testing.B) {
 			end := done.Load() + backlog
 			begin := time.Now()
 			free()
-			w.poll("the backlog is consumed", func() bool { return done.Load() >= end })
+			w.poll(pollEvery, "the backlog is consumed", func() bool { return done.Load() >= end })
 			return time.Since(begin)
 		}
 		var own, alone []time.Duration
@@ -207,7 +209,7 @@ func BenchmarkCommitToRemoval(b *testing.B) {
 			func(commit []byte) {
 				before := o.handled.Load()
 				seq := w.publish(kindCommit, commit)
-				w.poll("the removal is stored", func() bool { return o.handled.Load() > before })
+				w.poll(pollEvery, "the removal is stored", func() bool { return o.handled.Load() > before })
 				e := must[entry](b)(w.store().readOne(testContext(b), w.store().names.log(w.key(), kindCommit), seq))
 				own = append(own, time.Duration(stored.Load()-e.time.UnixNano()))
 				crypto = append(crypto, c.time(e))
