@@ -20,6 +20,7 @@
 //	cache.go      which groups are held in memory
 //	partition.go  consumes one partition; hidden.go: what consuming cannot see
 //	owner.go      owns the groups of a partition; the only caller of Step
+//	ahead.go      intents that are folded before they come
 //	effects.go    performs what a state calls for, in order
 //	ledger.go     what is remembered of each group beside the log; rebuild.go
 //	ack.go        outcome of an input -> its acknowledgement

@@ -13,8 +13,9 @@ import (
 	"leavebroker/mlscore"
 )
 
-// What follows from an input is done in this order, each step only after the
-// one before it is known to be stored:
+// What follows from an input, and from those read ahead with it (ahead.go), is
+// done in this order, each step only after the one before it is known to be
+// stored:
 //
 //	1. output   the removals for the current epoch, by compare-and-swap on the
 //	            group's last output
@@ -25,7 +26,7 @@ import (
 //	4. memory   only now the new state replaces the old one
 //	5. answer, control: questions are asked, timers that came due are stored;
 //	            both come back as inputs
-//	6. ack      of the input
+//	6. ack      of the input; those read ahead have theirs when they come
 //
 // An error at any step leaves nothing of the group in memory and the input
 // unacknowledged: it is delivered again, the group is loaded from the log with

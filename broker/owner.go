@@ -32,6 +32,8 @@ type owner struct {
 	term     uint64      // revision of the record as this instance wrote it; guarded by work
 	recorded ownerRecord // that record; guarded by work
 	since    int         // work since then; guarded by work
+	waiting  uint64      // messages of the partition that came to the log after that in hand; guarded by work
+	intentOf groupKey    // the group of the last message, if it was an intent; guarded by work
 	asks     questions   // guarded by work
 	controls controls    // guarded by work
 
@@ -150,9 +152,16 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	if err != nil {
 		return err
 	}
+	ahead, err := o.readAhead(ctx, h.group, in)
+	if err != nil {
+		return err
+	}
 	g, events := h.group, h.skipped
 	if in != nil {
 		events = append(events, o.b.foldEvents(g, in)...)
+	}
+	for _, r := range ahead {
+		events = append(events, o.b.foldEvents(g, r)...)
 	}
 	for _, r := range h.later {
 		events = append(events, o.b.foldEvents(g, r)...)

@@ -223,6 +223,7 @@ func (o *owner) handle(msg jetstream.Msg) {
 	headers := nats.Header(msg.Headers())
 	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data(), headers.Get(headerObject)}
 	r := &received{entry: e, deliveries: meta.NumDelivered}
+	o.waiting = meta.NumPending
 	if err = o.takeOver(o.b.work, lastValue(headers, headerPin), e.seq); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
