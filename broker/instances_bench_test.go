@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"leavebroker/intents"
 )
 
@@ -44,6 +45,17 @@ func (i *instance) pending() *world {
 	}
 	g.leaverIn(3)
 	return &g
+}
+
+// awaitStandby waits until two instances ask for the messages of the group's
+// partition: the one that has it, and the one that stands by.
+func (w *world) awaitStandby() {
+	w.t.Helper()
+	w.eventually("an instance stands by", func() bool {
+		n := w.broker.at(w.key()).names
+		c := must[jetstream.Consumer](w.t)(w.js.Consumer(testContext(w.t), n.logStream(), n.partitionConsumer(n.partition(w.key()))))
+		return c.CachedInfo().NumWaiting >= 2
+	})
 }
 
 // nextRemoval publishes a commit and gives the time when the removal for its
@@ -87,6 +99,7 @@ func BenchmarkFailover(b *testing.B) {
 				awaitSpread(b, w, i.world)
 				g := i.pending()
 				g.noWork()
+				g.awaitStandby()
 				begin := time.Now()
 				if isKilled {
 					i.broker.nc.Close()
