@@ -73,6 +73,7 @@ func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
 		nats.RetryOnFailedConnect(true),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectBufSize(-1),
+		nats.SyncQueueLen(2 * readBatch), // by default each read of a log takes half a MiB
 		nats.PingInterval(pingInterval),
 		nats.Timeout(connectTimeout),
 		nats.DrainTimeout(drainTimeout),
