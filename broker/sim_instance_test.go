@@ -181,7 +181,7 @@ func (in *simInstance) deliver() {
 			}
 			in.o.pin = msg.pin
 		}
-		if in.o.since+1 >= checkpointInputs { // in place of checkpointOften
+		if in.o.since+workOfInput >= checkpointWork { // in place of checkpointOften
 			in.checkpoint()
 			in.o.since = 0
 		}

@@ -131,6 +131,16 @@ func (s *simServer) next() (e entry, ok bool) {
 	return entry{}, false
 }
 
+// pending is how many messages come after one.
+func (s *simServer) pending(after uint64) (n uint64) {
+	for _, e := range s.log[after:] {
+		if e.subject != s.names.log(simKey, kindRemoval) {
+			n++
+		}
+	}
+	return n
+}
+
 // caughtUp says that everything is acknowledged.
 func (s *simServer) caughtUp() bool {
 	_, more := s.next()
@@ -258,7 +268,10 @@ type simMsg struct {
 }
 
 func (m *simMsg) Metadata() (*jetstream.MsgMetadata, error) {
-	return &jetstream.MsgMetadata{Sequence: jetstream.SequencePair{Stream: m.e.seq}, NumDelivered: m.deliveries, Timestamp: m.e.time}, nil
+	return &jetstream.MsgMetadata{
+		Sequence: jetstream.SequencePair{Stream: m.e.seq}, NumDelivered: m.deliveries, Timestamp: m.e.time,
+		NumPending: m.in.sim.server.pending(m.e.seq),
+	}, nil
 }
 
 func (m *simMsg) Subject() string      { return m.e.subject }
