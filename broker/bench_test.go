@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -70,6 +71,9 @@ func (w *world) publishMany(subjects []string, messages [][]byte) {
 	}
 }
 
+// pollEvery is as close as sleeping allows.
+const pollEvery = 20 * time.Microsecond
+
 // poll looks every so often until a condition holds.
 func (w *world) poll(every time.Duration, what string, ok func() bool) {
 	w.t.Helper()
@@ -103,8 +107,6 @@ func median[T int64 | float64](list []T) T {
 	slices.Sort(list)
 	return list[len(list)/2]
 }
-
-const pollEvery = 20 * time.Microsecond
 
 func micros(d time.Duration) float64 { return float64(d) / 1e3 }
 
@@ -188,7 +190,8 @@ func BenchmarkCommitToRemoval(b *testing.B) {
 				b.Error(err)
 				return
 			}
-			ack, err := w.js.Publish(testContext(b), r.store.names.log(r.key, kindRemoval), c.output, jetstream.WithExpectLastSequencePerSubject(lastHop))
+			subject := r.store.names.log(r.key, kindRemoval)
+			ack, err := w.js.Publish(context.Background(), subject, c.output, jetstream.WithExpectLastSequencePerSubject(lastHop))
 			if err != nil {
 				b.Error(err)
 				return
