@@ -115,11 +115,7 @@ func assemble(opts Options) *Broker {
 }
 
 func (b *Broker) connect() (err error) {
-	options, err := b.opts.Conn.natsOptions(b.log)
-	if err != nil {
-		return err
-	}
-	options = append(options, nats.ErrorHandler(b.asyncError), nats.ReconnectHandler(func(nc *nats.Conn) {
+	options := append(b.opts.Conn.natsOptions(b.log), nats.ErrorHandler(b.asyncError), nats.ReconnectHandler(func(nc *nats.Conn) {
 		b.log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
 		b.health.clear("permissions") // they come back if nothing was mended
 	}))
@@ -163,11 +159,7 @@ func (b *Broker) Connect(options ...nats.Option) (*nats.Conn, error) {
 	if b.embedded != nil {
 		return nats.Connect("", append(options, nats.InProcessServer(b.embedded.server))...)
 	}
-	own, err := b.opts.Conn.natsOptions(b.log)
-	if err != nil {
-		return nil, err
-	}
-	return nats.Connect(b.opts.Conn.URL, append(own, options...)...)
+	return nats.Connect(b.opts.Conn.URL, append(b.opts.Conn.natsOptions(b.log), options...)...)
 }
 
 // URL is where other programs reach the embedded server; empty where it does

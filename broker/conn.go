@@ -17,13 +17,9 @@ type Conn struct {
 	// URL is the server, or several separated by commas. Empty: the embedded
 	// server is used.
 	URL string
-	// Credentials is the path of a .creds file, read again at each reconnect.
-	// Optional, as is all that follows.
-	Credentials string
-	// NKey is the path of a file with an NKey user seed.
-	NKey string
-	// CA, Cert and Key are paths of PEM files.
-	CA, Cert, Key string
+	// Options say who the broker is to the server, and who the server is: TLS,
+	// credentials, the prefix of inboxes. Optional, as is all that follows.
+	Options []nats.Option
 	// Name is what the server lists the connection as.
 	Name string
 	// Domain is the JetStream domain; APIPrefix the prefix of its API where the
@@ -62,7 +58,7 @@ func untilAnswered(ctx context.Context, request func(context.Context) error) err
 // natsOptions are those of a daemon that must know the outcome of each write:
 // it reconnects for ever, notices a silent server within half a minute, and
 // buffers nothing while it is disconnected.
-func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
+func (c Conn) natsOptions(log *zap.Logger) []nats.Option {
 	name := c.Name
 	if name == "" {
 		name = serviceName
@@ -84,23 +80,7 @@ func (c Conn) natsOptions(log *zap.Logger) ([]nats.Option, error) {
 			}
 		}),
 	}
-	if c.Credentials != "" {
-		opts = append(opts, nats.UserCredentials(c.Credentials))
-	}
-	if c.NKey != "" {
-		opt, err := nats.NkeyOptionFromSeed(c.NKey)
-		if err != nil {
-			return nil, fmt.Errorf("nkey: %w", err)
-		}
-		opts = append(opts, opt)
-	}
-	if c.CA != "" {
-		opts = append(opts, nats.RootCAs(c.CA))
-	}
-	if c.Cert != "" {
-		opts = append(opts, nats.ClientCert(c.Cert, c.Key))
-	}
-	return opts, nil
+	return append(opts, c.Options...)
 }
 
 // jetStream is the client of JetStream on a connection, and the prefix of its

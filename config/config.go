@@ -72,6 +72,13 @@ type NATS struct {
 	// JetStream in this process.
 	URL string `yaml:"url"`
 
+	// Context is a context of the nats command (NATS ADR-21): its name, for
+	// $XDG_CONFIG_HOME/nats/context/NAME.json (~/.config without the variable), or
+	// the absolute path of its file. It counts as url, and it alone says what url,
+	// credentials, nkey, tls, domain and api_prefix do; none of them is set beside
+	// it. Optional. Default: empty.
+	Context string `yaml:"context"`
+
 	// Credentials is the path of a .creds file (user JWT and seed), read again
 	// at each reconnect. Optional, with url only, instead of nkey. Default:
 	// empty.
@@ -97,7 +104,7 @@ type NATS struct {
 	APIPrefix string `yaml:"api_prefix"`
 
 	// Replicas is the number of servers that store each message: 1, or with url
-	// 3 or 5 of a cluster. What exists with another number is refused at start.
+	// or context 3 or 5 of a cluster. What exists with another number is refused at start.
 	// Default: 1.
 	Replicas int `yaml:"replicas"`
 
@@ -107,9 +114,13 @@ type NATS struct {
 	// ends the start. Default: true.
 	CreateAssets bool `yaml:"create_assets"`
 
-	// Embedded is the server in this process; it has effect without url only.
+	// Embedded is the server in this process; it has effect without url and
+	// context only.
 	Embedded Embedded `yaml:"embedded"`
 }
+
+// External says that the server is not the one in this process.
+func (n *NATS) External() bool { return n.URL != "" || n.Context != "" }
 
 // TLS names the files of a TLS connection to the NATS server.
 type TLS struct {

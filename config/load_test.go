@@ -115,7 +115,7 @@ func leaves(v reflect.Value, key string) map[string]any {
 func TestFull(t *testing.T) {
 	arrived := map[string]bool{}
 	defaults := leaves(reflect.ValueOf(Default()), "")
-	for _, path := range []string{"testdata/full.yaml", "testdata/full_nkey.yaml", "testdata/full_embedded.yaml"} {
+	for _, path := range []string{"testdata/full.yaml", "testdata/full_nkey.yaml", "testdata/full_context.yaml", "testdata/full_embedded.yaml"} {
 		set := leaves(reflect.ValueOf(*mustLoad(t, path, home)), "")
 		for key, value := range defaults {
 			arrived[key] = arrived[key] || set[key] != value
@@ -198,7 +198,7 @@ func TestEnvironment(t *testing.T) {
 		"pin_ttl": "4s", "ack_wait": "5s", "events.max_age": "2d", "events.cleartext": "true",
 		"log.level": "debug", "log.format": "json",
 	}
-	only := map[string]bool{"nats.embedded.listen": true, "nats.nkey": true, "nats.api_prefix": true, "tenants": true}
+	only := map[string]bool{"nats.context": true, "nats.embedded.listen": true, "nats.nkey": true, "nats.api_prefix": true, "tenants": true}
 	environ := slices.Clone(home)
 	count := 0
 	walk(reflect.ValueOf(Default()), "", func(key string, field reflect.Value) {
@@ -229,6 +229,9 @@ func TestEnvironment(t *testing.T) {
 	}
 	if cfg = mustLoad(t, "", append(home, "LEAVEBROKER_NATS_EMBEDDED_LISTEN=:4222")); cfg.NATS.Embedded.Listen != "127.0.0.1:4222" {
 		t.Errorf("listen %q", cfg.NATS.Embedded.Listen)
+	}
+	if cfg = mustLoad(t, "", append(home, "LEAVEBROKER_NATS_CONTEXT=prod")); cfg.NATS.Context != "prod" || !cfg.NATS.External() {
+		t.Errorf("context %q, external: %t", cfg.NATS.Context, cfg.NATS.External())
 	}
 }
 

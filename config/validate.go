@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -61,18 +62,7 @@ func (c *Config) problems() problems {
 }
 
 func (n *NATS) validate(ps *problems) {
-	if n.URL == "" {
-		for _, only := range []struct{ key, value string }{
-			{"credentials", n.Credentials}, {"nkey", n.NKey}, {"domain", n.Domain}, {"api_prefix", n.APIPrefix},
-			{"tls.ca", n.TLS.CA}, {"tls.cert", n.TLS.Cert}, {"tls.key", n.TLS.Key},
-		} {
-			if only.value != "" {
-				ps.add("nats."+only.key, "has no effect without nats.url")
-			}
-		}
-	} else if err := validateURLs(n.URL); err != nil {
-		ps.add("nats.url", "%v", err)
-	}
+	n.validateServer(ps)
 	if n.Credentials != "" && n.NKey != "" {
 		ps.add("nats.nkey", "only one of nats.credentials and nats.nkey is used")
 	}
@@ -85,17 +75,54 @@ func (n *NATS) validate(ps *problems) {
 	switch n.Replicas {
 	case 1:
 	case 3, 5:
-		if n.URL == "" {
+		if !n.External() {
 			ps.add("nats.replicas", "%d wants a cluster and nats.url; the embedded server is alone", n.Replicas)
 		}
 	default:
 		ps.add("nats.replicas", "%d is not one of 1, 3, 5", n.Replicas)
 	}
-	n.Embedded.validate(ps, n.URL)
+	n.Embedded.validate(ps, n)
 }
 
-// validateURLs never repeats a URL: it may hold a password.
-func validateURLs(urls string) error {
+// validateServer is about the keys that say where the server is, and those that
+// go with them.
+func (n *NATS) validateServer(ps *problems) {
+	if n.URL != "" {
+		if err := CheckURLs(n.URL); err != nil {
+			ps.add("nats.url", "%v", err)
+		}
+	}
+	if n.Context != "" {
+		if err := CheckContext(n.Context); err != nil {
+			ps.add("nats.context", "%v", err)
+		}
+	}
+	for _, given := range []struct{ key, value string }{
+		{"url", n.URL}, {"credentials", n.Credentials}, {"nkey", n.NKey}, {"domain", n.Domain}, {"api_prefix", n.APIPrefix},
+		{"tls.ca", n.TLS.CA}, {"tls.cert", n.TLS.Cert}, {"tls.key", n.TLS.Key},
+	} {
+		switch {
+		case given.value == "":
+		case n.Context != "":
+			ps.add("nats."+given.key, "only one of nats.context and nats.%s is used", given.key)
+		case n.URL == "":
+			ps.add("nats."+given.key, "has no effect without nats.url")
+		}
+	}
+}
+
+// CheckContext says whether a text can be nats.context: the name of a context or
+// the absolute path of its file.
+func CheckContext(context string) error {
+	if !filepath.IsAbs(context) && (strings.ContainsAny(context, `/\`) || strings.Contains(context, "..")) {
+		return fmt.Errorf("%q is neither the name of a context nor the absolute path of its file", context)
+	}
+	return nil
+}
+
+// CheckURLs says whether a text is a list of servers such as nats.url. It never
+// repeats a URL: it may hold a password.
+func CheckURLs(urls string) error {
 	for i, text := range strings.Split(urls, ",") {
 		u, err := url.Parse(strings.TrimSpace(text))
 		if err != nil || u.Host == "" || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
@@ -105,7 +132,7 @@ func validateURLs(urls string) error {
 	return nil
 }
 
-func (e *Embedded) validate(ps *problems, url string) {
+func (e *Embedded) validate(ps *problems, n *NATS) {
 	atLeast(ps, "nats.embedded.max_store", e.MaxStore, 0)
 	if e.Listen == "" {
 		return
@@ -114,7 +141,9 @@ func (e *Embedded) validate(ps *problems, url string) {
 	host, port, err := net.SplitHostPort(e.Listen)
 	number, portErr := strconv.ParseUint(port, 10, 16)
 	switch {
-	case url != "":
+	case n.Context != "":
+		ps.add(key, "has no effect with nats.context")
+	case n.URL != "":
 		ps.add(key, "has no effect with nats.url")
 	case err != nil || portErr != nil || number == 0:
 		ps.add(key, "%q is not host:port", e.Listen)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -22,30 +23,58 @@ const (
 
 // remote are the flags of commands that ask a running broker through NATS.
 type remote struct {
-	server, creds, prefix, tenant string
+	context, prefix, tenant string
+	given                   natsContext // what counts before the context
 }
 
+// register adds the flags. Those that say how to reach the server have the
+// names and variables of the nats command.
 func (r *remote) register(cmd *cobra.Command) {
-	server := os.Getenv("NATS_URL")
-	if server == "" {
-		server = nats.DefaultURL
-	}
 	f := cmd.Flags()
-	f.StringVarP(&r.server, "server", "s", server, "`URL` of the NATS server; $NATS_URL is the default if set")
-	f.StringVar(&r.creds, "creds", os.Getenv("NATS_CREDS"), "credentials `FILE`; $NATS_CREDS is the default if set")
+	for _, flag := range []struct {
+		value                       *string
+		name, short, variable, says string
+	}{
+		{&r.given.URL, "server", "s", "NATS_URL", "`URL` of the NATS server, if not the context's or " + nats.DefaultURL},
+		{&r.context, "context", "", "NATS_CONTEXT", "`NAME` of a context of the nats command, or its file"},
+		{&r.given.Creds, "creds", "", "NATS_CREDS", "credentials `FILE`"},
+		{&r.given.NKey, "nkey", "", "NATS_NKEY", "`FILE` with a user seed"},
+		{&r.given.CA, "tlsca", "", "NATS_CA", "PEM `FILE` with the server's roots"},
+		{&r.given.Cert, "tlscert", "", "NATS_CERT", "PEM `FILE` with a client certificate"},
+		{&r.given.Key, "tlskey", "", "NATS_KEY", "PEM `FILE` with its private key"},
+	} {
+		f.StringVarP(flag.value, flag.name, flag.short, os.Getenv(flag.variable), flag.says+"; default: $"+flag.variable)
+		f.Lookup(flag.name).DefValue = "" // what the variable holds is not shown: a URL may have a password
+	}
 	f.StringVar(&r.prefix, "prefix", "leave", "first `TOKEN` of the broker's subjects")
 	f.StringVar(&r.tenant, "tenant", "default", "`TENANT` of the group")
 }
 
+// connect connects to the server of the context and of what is given beside it.
+func (r *remote) connect(name string) (*nats.Conn, error) {
+	var c natsContext
+	var err error
+	if r.context != "" {
+		if c, err = loadContext(r.context); err != nil {
+			return nil, err
+		}
+	}
+	c = c.override(r.given)
+	if err := c.check(); err != nil {
+		return nil, usageError("the NATS server: %v", err)
+	}
+	opts, err := c.options()
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return nats.Connect(cmp.Or(r.given.URL, c.URL, nats.DefaultURL), append(opts, nats.Name(name), nats.Timeout(remoteTimeout))...)
+}
+
 // request asks an endpoint and prints the JSON that it answers.
 func (r *remote) request(cmd *cobra.Command, wait time.Duration, endpoint string, in any) (json.RawMessage, error) {
-	opts := []nats.Option{nats.Name("leavebroker " + endpoint), nats.Timeout(remoteTimeout)}
-	if r.creds != "" {
-		opts = append(opts, nats.UserCredentials(r.creds))
-	}
-	nc, err := nats.Connect(r.server, opts...)
+	nc, err := r.connect("leavebroker " + endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to the NATS server (--server): %w", err)
+		return nil, fmt.Errorf("connecting to the NATS server (--server, --context): %w", err)
 	}
 	defer nc.Close()
 	service, err := delivery.New(nc, r.prefix, r.tenant)

@@ -53,7 +53,7 @@ configuration that is refused.`,
 			if err != nil {
 				return err
 			}
-			if path == "" && cfg.NATS.URL == "" && cfg.NATS.Embedded.Listen == "" {
+			if path == "" && !cfg.NATS.External() && cfg.NATS.Embedded.Listen == "" {
 				cfg.NATS.Embedded.Listen = quickListen
 			}
 			log, err := newLogger(cfg.Log)

@@ -130,6 +130,8 @@ func TestServeRefusals(t *testing.T) {
 		{"bad environment", []string{"LEAVEBROKER_PARTITIONS=many"}, nil, 78, "LEAVEBROKER_PARTITIONS"},
 		{"public listener", []string{"LEAVEBROKER_NATS_EMBEDDED_LISTEN=0.0.0.0:4222"}, nil, 78, "loopback"},
 		{"no file", nil, []string{"--config", "/no/such/file.yaml"}, 2, "no such file"},
+		{"no context", []string{"LEAVEBROKER_NATS_CONTEXT=absent"}, nil, 2, "absent.json: no such file"},
+		{"two servers", []string{"LEAVEBROKER_NATS_CONTEXT=a", "LEAVEBROKER_NATS_URL=nats://b"}, nil, 78, "only one of nats.context"},
 		{"argument", nil, []string{"now"}, 2, "--help"},
 		{"no key file", nil, []string{"--config", key}, 1, `tenant "acme"`},
 	} {

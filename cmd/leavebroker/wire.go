@@ -21,6 +21,10 @@ import (
 // brokerOptions translates a configuration. It opens the keys, and makes those
 // that a tenant does not name, on first start.
 func brokerOptions(cfg *config.Config, log *zap.Logger) (broker.Options, error) {
+	conn, err := natsConn(&cfg.NATS)
+	if err != nil {
+		return broker.Options{}, err
+	}
 	opts := broker.Options{
 		Prefix:     cfg.Prefix,
 		Partitions: cfg.Partitions,
@@ -28,11 +32,7 @@ func brokerOptions(cfg *config.Config, log *zap.Logger) (broker.Options, error) 
 			StateDir: filepath.Join(cfg.StateDir, "nats"), Listen: cfg.NATS.Embedded.Listen,
 			SyncLater: !cfg.NATS.Embedded.SyncAlways, MaxStore: int64(cfg.NATS.Embedded.MaxStore),
 		},
-		Conn: broker.Conn{
-			URL: cfg.NATS.URL, Credentials: cfg.NATS.Credentials, NKey: cfg.NATS.NKey,
-			CA: cfg.NATS.TLS.CA, Cert: cfg.NATS.TLS.Cert, Key: cfg.NATS.TLS.Key,
-			Name: cfg.NATS.Name, Domain: cfg.NATS.Domain, APIPrefix: cfg.NATS.APIPrefix,
-		},
+		Conn:       conn,
 		Instance:   cfg.Instance,
 		Replicas:   cfg.NATS.Replicas,
 		KeepAssets: !cfg.NATS.CreateAssets,
@@ -58,18 +58,34 @@ func brokerOptions(cfg *config.Config, log *zap.Logger) (broker.Options, error) 
 		opts.Tenants = append(opts.Tenants, t)
 	}
 	warnOwnKeys(cfg, log)
-	var err error
 	if opts.EventKey, err = eventKey(cfg.Events.KeyFile, cfg.StateDir); err != nil {
 		errs = append(errs, err)
 	}
 	return opts, errors.Join(errs...)
 }
 
+// natsConn is the way to the server of a configuration, or of the context that
+// it names.
+func natsConn(n *config.NATS) (broker.Conn, error) {
+	c := natsContext{
+		URL: n.URL, Creds: n.Credentials, NKey: n.NKey, CA: n.TLS.CA, Cert: n.TLS.Cert, Key: n.TLS.Key,
+		Domain: n.Domain, APIPrefix: n.APIPrefix,
+	}
+	var err error
+	if n.Context != "" {
+		if c, err = loadContext(n.Context); err != nil {
+			return broker.Conn{}, err
+		}
+	}
+	opts, err := c.options()
+	return broker.Conn{URL: c.URL, Options: opts, Name: n.Name, Domain: c.Domain, APIPrefix: c.APIPrefix}, err
+}
+
 // warnOwnKeys names the tenants whose keys are made in the state directory while
 // there may be other instances: those would make keys of their own, which no
 // group authorises.
 func warnOwnKeys(cfg *config.Config, log *zap.Logger) {
-	if cfg.NATS.URL == "" {
+	if !cfg.NATS.External() {
 		return
 	}
 	for i := range cfg.Tenants {
