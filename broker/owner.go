@@ -205,9 +205,10 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 	return o.b.load(ctx, k, t, upTo, groupID)
 }
 
-// keep holds a group in memory while it is open, and tells whether it is.
+// keep holds a group in memory while it is open, and tells whether it is. What
+// is done again says nothing of that before it is as far as the ledger.
 func (o *owner) keep(g *group) {
-	isOpen := g.state.Open()
+	isOpen := g.state.Open() || g.ledger.Open && g.state.Position() < g.ledger.Position
 	o.b.open.set(g.key, isOpen, g.openIntents)
 	o.mu.Lock()
 	if isOpen {
