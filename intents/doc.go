@@ -117,7 +117,9 @@
 // Across a gap an intent lives on if the leaf has the same bytes; a leaf with the
 // same signature key or credential was updated; any other was removed. If more
 // than one commit was missed, the sender may have changed its leaf before it
-// left: what its intent says of others is held until an operator approves.
+// left: what its intent says of others is held until an operator approves. And if
+// a leaf left in an epoch that nobody had signed over, and is there across the gap,
+// its removal was a lie, or it was added again with the same KeyPackage: held too.
 //
 // # What an observer cannot check
 //

@@ -91,7 +91,7 @@ type Control struct {
 
 // The operations of a Control.
 const (
-	OpApprove = "approve" // lift the holds of a guard, of the policy, and of a sender lost in a gap
+	OpApprove = "approve" // lift the holds of a guard, of the policy, and of a sender lost or come back in a gap
 	OpCancel  = "cancel"  // end an intent
 	OpExpire  = "expire"  // a parked intent reached ParkTTL
 	OpReject  = "reject"  // a parked intent's reference stayed unknown

@@ -115,7 +115,7 @@ type record struct {
 	senderGone    bool
 	association   *association // nil: the sender only
 	senderOnly    bool         // remove_associated_members, and not acted on
-	lostInGap     bool         // the sender left where commits were missed, perhaps after it changed its leaf
+	lostInGap     bool         // the sender left where commits were missed, perhaps after it changed its leaf; or may have come back there
 	verifiedEpoch uint64
 
 	gone         []mlscore.LeafIndex

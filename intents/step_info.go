@@ -3,6 +3,7 @@ package intents
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"leavebroker/mlscore"
@@ -176,21 +177,34 @@ func (x *step) adopt(g *mlscore.PublicGroup) {
 }
 
 // undo goes back to the last certain epoch where the next base contradicts what
-// came since: a leaf that changed is there as it was.
+// came since: a leaf that changed is there as it was. What changed it was a lie;
+// or, if the leaf is of a KeyPackage, it was removed, and added again by a commit
+// that was missed. In that doubt nobody is removed before an operator approves.
 func (x *step) undo(base *mlscore.PublicGroup) {
 	if x.fork == nil {
 		return
 	}
 	stem := x.fork.nodes[0]
-	if x.closed != "" {
-		x.turn(stem.id)
+	var back, doubtful []mlscore.LeafIndex
+	for index, leaf := range stem.group.Tree().All() {
+		now := x.group.Tree().LeafBytes(index)
+		if bytes.Equal(now, leaf.Bytes()) || !bytes.Equal(base.Tree().LeafBytes(index), leaf.Bytes()) {
+			continue
+		}
+		back = append(back, index)
+		if x.trusted && leaf.Source == mlscore.LeafNodeSourceKeyPackage { // else the whole base was invented
+			doubtful = append(doubtful, index)
+		}
+	}
+	if x.closed == "" && back == nil {
 		return
 	}
-	for index, leaf := range stem.group.Tree().All() {
-		kept := bytes.Equal(x.group.Tree().LeafBytes(index), leaf.Bytes())
-		if !kept && bytes.Equal(base.Tree().LeafBytes(index), leaf.Bytes()) {
-			x.turn(stem.id)
-			return
+	x.turn(stem.id)
+	for _, r := range slices.Clone(x.open) {
+		if slices.ContainsFunc(r.targets(), func(leaf mlscore.LeafIndex) bool { return has(doubtful, leaf) }) {
+			n := *r
+			n.lostInGap = true
+			x.put(&n)
 		}
 	}
 }

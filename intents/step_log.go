@@ -236,9 +236,12 @@ func (x *step) foldControl() {
 			x.unpark(c.Intent, c.Seq, outcome{state: StateRejected, reason: ErrLeafRefMismatch.Error()})
 		}
 	case OpApprove:
-		if known && r.association != nil && !isTerminal(r.state) {
+		if known && (r.association != nil || r.lostInGap) && !isTerminal(r.state) {
 			n := *r
-			n.association, n.lostInGap = r.association.approve(), false
+			n.lostInGap = false
+			if r.association != nil {
+				n.association = r.association.approve()
+			}
 			x.settle(&n)
 		}
 	case OpCancel:
