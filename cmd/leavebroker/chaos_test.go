@@ -105,7 +105,8 @@ func (f *chaosForm) run(w *chaosWorld) {
 	if w.Failed() {
 		w.FailNow()
 	}
-	w.awaitRemovals()
+	w.brokers[0].awaitConsumed("partition-")
+	w.brokers[0].awaitConsumed("removals-")
 	stopTaking()
 	log, events := w.brokers[0].entries(), w.brokers[0].events()
 	w.stopAll()

@@ -250,24 +250,6 @@ func outputSum(groupID []byte, epoch uint64, proposals [][]byte) [sha256.Size]by
 	return sha256.Sum256(fmt.Appendf(nil, "%x %d %x", groupID, epoch, proposals))
 }
 
-// awaitRemovals waits until the durable consumer has given every output.
-func (w *chaosWorld) awaitRemovals() {
-	d := w.brokers[0]
-	ctx, js, done := d.jetStream()
-	defer done()
-	for _, stream := range d.logStreams() {
-		for ; ; time.Sleep(50 * time.Millisecond) {
-			c, err := js.Consumer(ctx, stream, "removals-acme")
-			if err != nil {
-				w.Fatalf("the delivery service still lacks outputs of %s: %v", stream, err)
-			}
-			if info := c.CachedInfo(); info.NumPending == 0 && info.NumAckPending == 0 {
-				break
-			}
-		}
-	}
-}
-
 // liveAgainAndAgain plays groups one after the other until all faults are over.
 func (w *chaosWorld) liveAgainAndAgain(worker int) {
 	d := w.brokers[0]

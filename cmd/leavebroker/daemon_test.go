@@ -184,6 +184,28 @@ func (d *daemonProcess) entries() (all []stored) {
 	return all
 }
 
+// awaitConsumed waits until the consumers of the logs with a prefix have given
+// all that is there, and what followed from it is stored.
+func (d *daemonProcess) awaitConsumed(prefix string) {
+	d.T.Helper()
+	ctx, js, done := d.jetStream()
+	defer done()
+	for _, stream := range d.logStreams() {
+		for busy := true; busy; time.Sleep(50 * time.Millisecond) {
+			busy = false
+			s, err := js.Stream(ctx, stream)
+			if err != nil {
+				d.T.Fatalf("the %s consumers of %s are not done: %v", prefix, stream, err)
+			}
+			all := s.ListConsumers(ctx)
+			for c := range all.Info() {
+				busy = busy || strings.HasPrefix(c.Name, prefix) && (c.NumPending > 0 || c.NumAckPending > 0)
+			}
+			busy = busy || all.Err() != nil
+		}
+	}
+}
+
 // stream reads a whole stream.
 func (d *daemonProcess) stream(name string) []stored {
 	d.T.Helper()

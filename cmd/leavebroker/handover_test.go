@@ -72,7 +72,7 @@ type handoverGroup struct {
 
 func newHandoverWorld(t *testing.T) *handoverWorld {
 	w := &handoverWorld{T: t, cluster: natstest.Start(t, natstest.Options{SyncAlways: true})}
-	w.fleet = newFleet(t, w.cluster, 2, chaosTenants)
+	w.fleet = newFleet(t, w.cluster, 2, chaosTenants+"compaction:\n  entries: 1000000\n") // the judge reads whole logs
 	for _, b := range w.fleet {
 		b.env = append(b.env, "LEAVEBROKER_PARTITIONS=16") // so that each has some
 		b.start()
@@ -167,6 +167,7 @@ func (w *handoverWorld) finish() {
 	if w.Failed() {
 		return
 	}
+	w.fleet[1].awaitConsumed("partition-")
 	var groups []judgedGroup
 	for _, g := range w.groups {
 		groups = append(groups, judgedGroup{
