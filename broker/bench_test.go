@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -163,7 +164,10 @@ func BenchmarkIdleCommit(b *testing.B) {
 // leaver, in a group of 16, one at a time. A hop is the same on a log that nobody
 // works on: consume the commit, publish bytes like the removal with the expected
 // sequence, acknowledge. Crypto is the fold and the signature of the same
-// messages by themselves. over-µs is the median less those of hop and crypto.
+// messages by themselves. over-µs is the median less those of hop and crypto;
+// x-hop-p99 is the worst of a hundred over that of hops, x-worked-p99 over that of
+// hops that do the crypto too: on a busy machine, what works longer is stopped more
+// often.
 //
 //	go test ./broker -run '^$' -bench CommitToRemoval -benchtime 2000x
 func BenchmarkCommitToRemoval(b *testing.B) {
@@ -180,42 +184,17 @@ func BenchmarkCommitToRemoval(b *testing.B) {
 		})
 		w.leaverIn(16)
 		w.noWork()
-		c := newCryptoTimer(w)
-		r, o := newRaw(w), w.broker.all[0]
-		var lastHop uint64
-		hops := make(chan time.Duration, 1)
-		r.consume(func(m jetstream.Msg) {
-			meta, err := m.Metadata()
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			subject := r.store.names.log(r.key, kindRemoval)
-			ack, err := w.js.Publish(context.Background(), subject, c.output, jetstream.WithExpectLastSequencePerSubject(lastHop))
-			if err != nil {
-				b.Error(err)
-				return
-			}
-			hop := time.Since(meta.Timestamp)
-			lastHop = ack.Sequence
-			if err := m.Ack(); err != nil {
-				b.Error(err)
-			}
-			hops <- hop
-		})
-		var hop, own, crypto []time.Duration
+		h, o := newHopper(w), w.broker.all[0]
+		var hop, worked, own []time.Duration
 		measures := []func(commit []byte){
-			func(commit []byte) {
-				must[*jetstream.PubAck](b)(w.js.Publish(testContext(b), r.store.names.in(r.key, kindCommit), commit))
-				hop = append(hop, <-hops)
-			},
+			func(commit []byte) { hop = append(hop, h.measure(commit, false)) },
+			func(commit []byte) { worked = append(worked, h.measure(commit, true)) },
 			func(commit []byte) {
 				before := o.handled.Load()
 				seq := w.publish(kindCommit, commit)
 				w.poll(pollEvery, "the removal is stored", func() bool { return o.handled.Load() > before })
 				e := must[entry](b)(w.store().readOne(testContext(b), w.store().names.log(w.key(), kindCommit), seq))
 				own = append(own, time.Duration(stored.Load()-e.time.UnixNano()))
-				crypto = append(crypto, c.time(e))
 			},
 		}
 		for b.Loop() {
@@ -223,22 +202,71 @@ func BenchmarkCommitToRemoval(b *testing.B) {
 			for _, measure := range measures {
 				measure(commit)
 			}
-			slices.Reverse(measures) // whatever the order does falls on both
+			slices.Reverse(measures) // whatever the order does falls on all
 		}
 		if n := w.broker.metrics.outputs.Load(); n < int64(len(own)) {
 			b.Errorf("%d outputs of %d commits", n, len(own))
 		}
-		p50, hop50, crypto50 := quantile(0.5, own), quantile(0.5, hop), quantile(0.5, crypto)
+		p50, hop50, crypto50 := quantile(0.5, own), quantile(0.5, hop), quantile(0.5, h.crypto)
 		p99, hop99 := quantile(0.99, own), quantile(0.99, hop)
 		b.ReportMetric(micros(p50), "p50-µs")
 		b.ReportMetric(micros(hop50), "hop-p50-µs")
 		b.ReportMetric(micros(crypto50), "crypto-µs")
 		b.ReportMetric(micros(p50-hop50-crypto50), "over-µs")
 		b.ReportMetric(micros(p99), "p99-µs")
-		b.ReportMetric(micros(quantile(0.99, crypto)), "crypto-p99-µs")
+		b.ReportMetric(float64(p99)/float64(quantile(0.99, worked)), "x-worked-p99")
 		b.ReportMetric(micros(hop99), "hop-p99-µs")
 		b.ReportMetric(float64(p99)/float64(hop99), "x-hop-p99")
 	})
+}
+
+// hopper does on a log of its own what an owner does with a commit.
+type hopper struct {
+	*raw
+	timer   *cryptoTimer
+	works   atomic.Bool // does the crypto too
+	crypto  []time.Duration
+	lastHop uint64 // sequence of what was published
+	hops    chan time.Duration
+}
+
+func newHopper(w *world) *hopper {
+	w.t.Helper()
+	h := &hopper{raw: newRaw(w), timer: newCryptoTimer(w), hops: make(chan time.Duration, 1)}
+	h.consume(func(m jetstream.Msg) {
+		hop, err := h.hop(m)
+		if err != nil {
+			w.t.Error(err)
+		}
+		h.hops <- hop
+	})
+	return h
+}
+
+func (h *hopper) hop(m jetstream.Msg) (time.Duration, error) {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0, err
+	}
+	if h.works.Load() {
+		h.crypto = append(h.crypto, h.timer.time(m.Data(), meta.Timestamp))
+	}
+	subject := h.store.names.log(h.key, kindRemoval)
+	ack, err := h.js.Publish(context.Background(), subject, h.timer.output, jetstream.WithExpectLastSequencePerSubject(h.lastHop))
+	if err != nil {
+		return 0, err
+	}
+	taken := time.Since(meta.Timestamp)
+	h.lastHop = ack.Sequence
+	return taken, m.Ack()
+}
+
+// measure gives the time from a commit in the log to what follows being stored.
+func (h *hopper) measure(commit []byte, works bool) time.Duration {
+	h.t.Helper()
+	h.works.Store(works)
+	must[*jetstream.PubAck](h.t)(h.js.Publish(testContext(h.t), h.store.names.in(h.key, kindCommit), commit))
+	return <-h.hops
 }
 
 // leaverIn founds a group of n members, one of whom waits to be removed, and
@@ -270,19 +298,20 @@ func newCryptoTimer(w *world) *cryptoTimer {
 }
 
 // time folds a commit and makes the output that it calls for.
-func (c *cryptoTimer) time(e entry) time.Duration {
+func (c *cryptoTimer) time(commit []byte, now time.Time) time.Duration {
 	c.t.Helper()
 	g := c.group
+	e := entry{seq: g.state.Position() + 1, time: now, data: bytes.Clone(commit)}
 	r := &received{entry: e, key: g.key, kind: kindCommit, tenant: g.tenant}
 	begin := time.Now()
 	g.fold(r)
-	due := g.state.Due(e.time)
+	due := g.state.Due(now)
 	if due.Propose == nil {
 		c.t.Fatal("nothing to propose")
 	}
 	out := must[*intents.Output](c.t)(makeOutput(g.state.Group(), g.tenant.Signers, due.Propose))
 	taken := time.Since(begin)
 	c.output = must[[]byte](c.t)(json.Marshal(out))
-	g.fold(&received{entry: entry{seq: e.seq + 1, time: e.time, data: c.output}, key: g.key, kind: kindRemoval, tenant: g.tenant})
+	g.fold(&received{entry: entry{seq: g.lastRemoval + 1, time: now, data: c.output}, key: g.key, kind: kindRemoval, tenant: g.tenant})
 	return taken
 }
