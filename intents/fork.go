@@ -154,6 +154,20 @@ func (f *fork) rivals(head int) int {
 	return len(f.nodes) - 1 - own
 }
 
+// hasTwin says whether a member's signature over an epoch, or a later one, proves
+// another line as well as the way to head: their commits differ in nothing but the
+// confirmation tag, and the next epoch tells which is true.
+func (f *fork) hasTwin(head int, epoch uint64) bool {
+	if f == nil {
+		return false
+	}
+	own := map[int]bool{}
+	for n := f.at(head); n != nil; n = f.at(n.parent) {
+		own[n.id] = true
+	}
+	return slices.ContainsFunc(f.nodes, func(n *node) bool { return n.proven && n.group.Epoch() >= epoch && !own[n.id] })
+}
+
 // deepest is the epoch with the highest number; of equals the first.
 func (f *fork) deepest() *node {
 	return slices.MaxFunc(f.nodes, func(a, b *node) int { return compareSeq(a.group.Epoch(), b.group.Epoch()) })

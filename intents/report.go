@@ -156,7 +156,7 @@ func (x *step) reportConfirmed() {
 		r, ok := x.records.get(id)
 		switch {
 		case !ok || !isTerminal(r.state):
-		case r.endedEpoch > x.proven, r.state == StateRemoved && x.stillThere(r):
+		case r.endedEpoch > x.proven, r.state == StateRemoved && x.stillThere(r), x.fork.hasTwin(x.head, r.endedEpoch):
 			left = append(left, id)
 		case r.state == StateRemoved && !r.confirmed:
 			n := *r
