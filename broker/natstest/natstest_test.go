@@ -129,13 +129,22 @@ func (c *client) intact() {
 
 func (c *client) lost() (lost []string) {
 	for subject := range c.acked {
-		if err := c.find(subject); errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
+		err := c.find(subject)
+		for begin := time.Now(); err != nil && !isLost(err); err = c.find(subject) {
+			if time.Since(begin) > patience { // a server that came back may take long to catch up
+				c.Fatal(err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
 			lost = append(lost, subject)
-		} else if err != nil {
-			c.Fatal(err)
 		}
 	}
 	return lost
+}
+
+func isLost(err error) bool {
+	return errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
 func (c *client) find(subject string) error {
