@@ -109,19 +109,25 @@ func TestMembers(t *testing.T) {
 	if !m.hear(heartbeat{Instance: "you"}, now) || m.hear(heartbeat{Instance: "you"}, now) || m.hear(heartbeat{Instance: "me"}, now) {
 		t.Error("who is new")
 	}
-	m.expire(now)
-	m.expire(now.Add(10 * time.Second)) // it was this one that stood still
+	m.expire(now, true)
+	m.expire(now.Add(10*time.Second), true) // it was this one that stood still
 	if !slices.Equal(live(), []string{"me", "you"}) {
 		t.Errorf("%v live after a pause of our own", live())
+	}
+	for beat := range 2 * beatsPerTTL {
+		m.expire(now.Add(10*time.Second+time.Duration(beat+1)*m.ttl/beatsPerTTL), false)
+	}
+	if !slices.Equal(live(), []string{"me", "you"}) {
+		t.Errorf("%v live while we are not connected", live())
 	}
 	m.hear(heartbeat{Instance: "you"}, now)
 	m.lastBeat = time.Time{}
 	_, changed := m.view()
-	m.expire(now.Add(3 * time.Second))
+	m.expire(now.Add(3*time.Second), true)
 	if !slices.Equal(live(), []string{"me", "you"}) {
 		t.Errorf("%v live", live())
 	}
-	m.expire(now.Add(3*time.Second + 1)) // at once after the last
+	m.expire(now.Add(3*time.Second+1), true) // at once after the last
 	select {
 	case <-changed:
 	default:

@@ -99,13 +99,18 @@ func (m *members) hear(h heartbeat, now time.Time) (isNew bool) {
 }
 
 // expire forgets those who were silent for too long. It is called at every beat:
-// if one is late, it was this instance that stood still and could not hear.
-func (m *members) expire(now time.Time) {
+// the time in which this instance could not hear does not count, since it was not
+// connected, or stood still, as it did if the beat is late.
+func (m *members) expire(now time.Time, connected bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if late := now.Sub(m.lastBeat) - m.ttl/beatsPerTTL; !m.lastBeat.IsZero() && late > m.ttl/beatsPerTTL {
+	deaf := now.Sub(m.lastBeat)
+	if connected {
+		deaf -= m.ttl / beatsPerTTL
+	}
+	if !m.lastBeat.IsZero() && (!connected || deaf > m.ttl/beatsPerTTL) {
 		for instance, p := range m.seen {
-			p.heard = p.heard.Add(late)
+			p.heard = p.heard.Add(deaf)
 			m.seen[instance] = p
 		}
 	}
@@ -200,7 +205,7 @@ func (b *Broker) keepMembers(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			b.sendHeartbeat()
-			b.members.expire(time.Now())
+			b.members.expire(time.Now(), b.nc.IsConnected())
 		}
 	}
 }
