@@ -184,8 +184,12 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// headerLastSequence names the message that precedes one in a batch, 0 for none.
+const headerLastSequence = "Nats-Last-Sequence"
+
 // readBatch gives the entries of one batch and says whether there are more, as
-// there may be where the server falls silent.
+// there may be where the server falls silent, or messages are lost on the way,
+// which happens while a connection or a route comes back.
 func (s *store) readBatch(ctx context.Context, filter string, from uint64, each func(entry) error) (more bool, last uint64, err error) {
 	sub, err := s.nc.SubscribeSync(s.nc.NewInbox())
 	if err != nil {
@@ -213,6 +217,9 @@ func (s *store) readBatch(ctx context.Context, filter string, from uint64, each 
 			return true, last, nil
 		case err != nil:
 			return false, 0, classify(err)
+		}
+		if prev := lastValue(m.Header, headerLastSequence); prev != "" && prev != strconv.FormatUint(last, 10) {
+			return true, last, nil // what was between is lost
 		}
 		if _, stored := m.Header[jetstream.SequenceHeader]; !stored {
 			switch status := lastValue(m.Header, "Status"); status {
