@@ -125,6 +125,9 @@ func (b *Broker) connect() (err error) {
 			return err
 		}
 		options = append(options, nats.InProcessServer(b.embedded.server))
+		for _, g := range b.groups {
+			g.assets.dropConsumer = b.embedded.dropConsumer
+		}
 	}
 	if b.nc, err = nats.Connect(url, options...); err != nil {
 		return fmt.Errorf("connecting to NATS: %w", err)

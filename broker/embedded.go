@@ -154,6 +154,17 @@ func (e *embedded) url() string {
 	return ""
 }
 
+// dropConsumer removes what the server kept of a consumer that it does not know
+// any more, as it cannot read it. The consumer is then made anew, after the last
+// checkpoint of its partition.
+func (e *embedded) dropConsumer(stream, consumer string) error {
+	account, err := e.server.LookupAccount(server.DEFAULT_GLOBAL_ACCOUNT)
+	if err != nil {
+		return err
+	}
+	return os.RemoveAll(filepath.Join(e.server.StoreDir(), account.Name, "streams", stream, "obs", consumer))
+}
+
 // stop ends the server after its clients have left, and frees the store.
 func (e *embedded) stop() error {
 	e.server.Shutdown()

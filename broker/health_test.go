@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +145,33 @@ func TestDeletedConsumer(t *testing.T) {
 	w.commit(2, member.CommitOptions{})
 	w.await("removed", ofType(intents.StateRemoved, ""))
 	w.awaitMended()
+	w.checkOutputs()
+}
+
+// A disk that was full may leave a consumer that its server cannot read: it is
+// made again, and goes on where it was.
+func TestCorruptConsumer(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Partitions = 1 })
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	n := w.store().names
+	w.stop()
+	for _, consumer := range []string{n.partitionConsumer(0), n.removalsConsumer(testTenant)} {
+		files := must[[]string](t)(filepath.Glob(filepath.Join(w.opts.Embedded.StateDir, "nats", "jetstream", "*", "streams", n.logStream(), "obs", consumer, "o.dat")))
+		if len(files) != 1 {
+			t.Fatalf("the state of %s is in %q", consumer, files)
+		}
+		if err := os.WriteFile(files[0], []byte{0x16, 2, 0xff}, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.start()
+	w.empty(0)
+	w.fanOut(w.awaitOutput(w.epoch(), 1))
+	w.commit(2, member.CommitOptions{})
+	w.await("removed", ofType(intents.StateRemoved, ""))
 	w.checkOutputs()
 }
 

@@ -32,6 +32,9 @@ type assets struct {
 	tenants     []string
 	replicas    int
 	mayMake     bool // otherwise everything has to be there
+	// dropConsumer removes what the server kept of a consumer that it cannot read
+	// any more; nil where the server is elsewhere.
+	dropConsumer func(stream, consumer string) error
 }
 
 // ensureLog makes or compares the stream of the logs and its consumers. Those of
@@ -172,6 +175,17 @@ func (a assets) compareStream(have, want jetstream.StreamConfig) error {
 	})
 }
 
+// codeConsumerStore is the server's code for a consumer whose stored state it
+// cannot use, which has no name in the client library.
+const codeConsumerStore = 10012
+
+// isCorrupt says whether the server cannot read what it stored of a consumer: a
+// disk that was full, or lost its power, may leave it so.
+func isCorrupt(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == codeConsumerStore
+}
+
 func isNotFound(err error) bool {
 	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrBucketNotFound)
 }
@@ -227,6 +241,12 @@ func (a assets) ensureConsumer(ctx context.Context, js jetstream.JetStream, want
 			return missingAsset("consumer", want.Durable, want)
 		}
 		_, err = js.CreateConsumer(ctx, a.names.logStream(), want)
+		if isCorrupt(err) && a.dropConsumer != nil {
+			err = a.dropConsumer(a.names.logStream(), want.Durable)
+			if err == nil {
+				_, err = js.CreateConsumer(ctx, a.names.logStream(), want)
+			}
+		}
 		return wrapAsset(err, "consumer", want.Durable)
 	}
 	if err != nil {
