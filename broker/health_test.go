@@ -94,11 +94,9 @@ func (w *world) withServer(use func(jetstream.KeyValue)) {
 	}
 }
 
-// A snapshot that was damaged is not used, and nothing is lost until it is
-// restored.
-func TestDamagedSnapshot(t *testing.T) {
-	w := newWorld(t, compactsSoon)
-	ctx := testContext(t)
+// waitsInSnapshot makes a group that has a snapshot, in which an intent waits.
+func (w *world) waitsInSnapshot() {
+	w.t.Helper()
 	w.found("alice", "bob", "carol")
 	w.submit(w.leave(1, intents.SenderRemovalOnly))
 	for range 12 {
@@ -106,6 +104,14 @@ func TestDamagedSnapshot(t *testing.T) {
 		w.awaitOutput(w.epoch(), 1)
 	}
 	w.awaitSnapshot(0)
+}
+
+// A snapshot that was damaged is not used, and nothing is lost until it is
+// restored.
+func TestDamagedSnapshot(t *testing.T) {
+	w := newWorld(t, compactsSoon)
+	ctx := testContext(t)
+	w.waitsInSnapshot()
 	w.noWork()
 	bucket := w.broker.snapshots.(snapshotBucket)
 	good, rev, err := bucket.read(ctx, w.key().String())
@@ -180,13 +186,7 @@ func TestCorruptConsumer(t *testing.T) {
 func TestDeletedBuckets(t *testing.T) {
 	w := newWorld(t, compactsSoon)
 	ctx := testContext(t)
-	w.found("alice", "bob", "carol")
-	w.submit(w.leave(1, intents.SenderRemovalOnly))
-	for range 12 {
-		w.empty(0)
-		w.awaitOutput(w.epoch(), 1)
-	}
-	w.awaitSnapshot(0)
+	w.waitsInSnapshot()
 	w.eventually("the intent is in the snapshot alone", func() bool { return w.entries()[kindIntent] == 0 })
 	if err := w.js.DeleteKeyValue(ctx, w.broker.names.ledgerBucket()); err != nil {
 		t.Fatal(err)
