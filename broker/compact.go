@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -110,10 +111,15 @@ func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) 
 		return false, err
 	}
 	next := snapshot{position: position, lastRemoval: g.lastRemoval, removals: g.lastRemoval + 1, groupID: groupID, state: data}
-	for _, out := range g.outputs {
-		if out.epoch >= stem.Group().Epoch() {
-			next.removals = min(next.removals, out.seq)
+	err = b.readLog(ctx, k, g.snapshot.removals, func(r *received) error {
+		var out intents.Output
+		if r.kind == kindRemoval && json.Unmarshal(r.data, &out) == nil && out.Epoch >= stem.Group().Epoch() {
+			next.removals = min(next.removals, r.seq) // its epoch is not over
 		}
+		return nil
+	})
+	if err != nil {
+		return false, err
 	}
 	// Their inputs will be purged: nobody would tell of them later.
 	told := slices.DeleteFunc(h.skipped, func(e event) bool { return e.Seq > position })

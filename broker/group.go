@@ -2,10 +2,8 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"leavebroker/intents"
 )
@@ -17,16 +15,12 @@ type group struct {
 	tenant *tenant
 	state  *intents.State
 
-	learnt      bool   // the group_id is known
-	openIntents int    // parked, held or pending
-	lastRemoval uint64 // sequence of the newest output folded; 0 for none
-	outputs     []outputAt
+	learnt      bool     // the group_id is known
+	openIntents int      // parked, held or pending
+	lastRemoval uint64   // sequence of the newest output folded; 0 for none
 	snapshot    snapshot // that it was loaded from, without the state
 	ledger      ledgerEntry
 }
-
-// outputAt is where an output is in the log.
-type outputAt struct{ epoch, seq uint64 }
 
 // fold gives one entry of the log to the state. An output is a fact wherever
 // it is in the log, and has no position there: inputs that were stored before
@@ -38,10 +32,6 @@ func (g *group) fold(r *received) []intents.Notice {
 			return nil
 		}
 		g.lastRemoval, in.Seq = r.seq, 0
-		var out intents.Output
-		if json.Unmarshal(r.data, &out) == nil {
-			g.outputs = append(slices.Clip(g.outputs), outputAt{out.Epoch, r.seq})
-		}
 	}
 	before := g.state
 	var notices []intents.Notice

@@ -17,8 +17,8 @@ import (
 // headerObject names the object that holds the body of a GroupInfo.
 const headerObject = "Leave-Object"
 
-// The reasons for refusing a reference.
-const reasonObject = "object" // it is absent, too large, or not what its SHA-256 says
+// reasonObject refuses a reference.
+const reasonObject = "object" // the object is absent, too large, or not what its SHA-256 says
 
 // parseSum reads a SHA-256 in lowercase hex.
 func parseSum(b []byte) ([]byte, error) {
