@@ -72,6 +72,8 @@ type Broker struct {
 	asking     chan struct{}  // a slot for each question at a time
 	loading    chan struct{}  // a slot for each group that is woken in the background
 
+	reconnected chan struct{} // has one when the ledger has to be watched anew
+
 	ran    atomic.Bool
 	phase  atomic.Pointer[string] // what it is not ready for; nil: ready
 	beat   atomic.Int64           // UnixNano of the last round of the timers
@@ -101,7 +103,7 @@ func assemble(opts Options) *Broker {
 		opts: opts, log: opts.Logger, names: names{prefix: opts.Prefix},
 		tenants: map[string]*tenant{}, byTenant: map[string]*streamGroup{}, byOwnerKey: map[string]*owner{},
 		members: newMembers(opts.Instance, opts.PinTTL), requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
-		loading: make(chan struct{}, loadsAtStart),
+		loading: make(chan struct{}, loadsAtStart), reconnected: make(chan struct{}, 1),
 	}
 	b.health.tell, b.spawn = b.tellTrouble, b.background.Go
 	b.work, b.stopWork = context.WithCancel(context.Background())
@@ -118,6 +120,10 @@ func (b *Broker) connect() (err error) {
 	options := append(b.opts.Conn.natsOptions(b.log), nats.ErrorHandler(b.asyncError), nats.ReconnectHandler(func(nc *nats.Conn) {
 		b.log.Info("reconnected to NATS", zap.String("server", nc.ConnectedServerName()))
 		b.health.clear("permissions") // they come back if nothing was mended
+		select {
+		case b.reconnected <- struct{}{}:
+		default:
+		}
 	}))
 	url := b.opts.Conn.URL
 	if url == "" {

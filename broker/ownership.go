@@ -239,6 +239,13 @@ func (o *owner) writeRecord(ctx context.Context, r ownerRecord, rev uint64) erro
 	})
 }
 
+// confirm gives errConflict if another instance has claimed the partition since
+// this one did, which the watch of the ledger may not have told yet. The caller
+// holds work.
+func (o *owner) confirm(ctx context.Context) error {
+	return o.writeRecord(ctx, o.recorded, o.lastWritten())
+}
+
 // checkpoint writes down how far the partition is.
 func (o *owner) checkpoint(ctx context.Context) error {
 	defer o.begin()()
@@ -253,7 +260,15 @@ func (o *owner) checkpointNow(ctx context.Context) error {
 	o.since = 0
 	r := o.recorded
 	r.Position = o.position
-	return o.writeRecord(ctx, r, o.lastWritten())
+	err := o.writeRecord(ctx, r, o.lastWritten())
+	if !errors.Is(err, errConflict) {
+		return err
+	}
+	r, rev, readErr := o.b.records.owner(ctx, o.group.names.ownerKey(o.number))
+	if readErr == nil {
+		o.observe(r, rev) // the partition may be another's
+	}
+	return errors.Join(err, readErr)
 }
 
 // lastWritten is the revision of the record as this instance wrote it last,

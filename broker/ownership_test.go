@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -128,5 +130,87 @@ func TestCheckpointWithoutAnswer(t *testing.T) {
 		r, _, err := w.broker.records.owner(testContext(t), o.group.names.ownerKey(0))
 		defer o.begin()()
 		return err == nil && r.Position == o.position
+	})
+}
+
+// An instance that was not told yet that another has claimed the partition after
+// it asks before it works on the first message: what the other found open is not
+// passed over.
+func TestClaimIsConfirmed(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, time.Minute })
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	done := o.begin()
+	o.pin = "" // as one that has just claimed it
+	seq, handled := w.publish(kindIntent, w.leave(1, intents.SenderRemovalOnly)), o.handled.Load()
+	key := o.group.names.ownerKey(0)
+	term := must[uint64](t)(w.broker.records.putOwner(ctx, key, ownerRecord{Version: ownerVersion, Instance: "another", Position: seq - 1}, o.lastWritten()))
+	h := must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], seq, nil))
+	must[ledgerEntry](t)(w.broker.ledger.put(ctx, w.key(), h.group.ledger, remember(h.group.state)))
+	w.eventually("the ledger is read", func() bool { return o.sawRevision(ctx, term, 0) })
+	o.holds.Store(true) // as if it were not
+	o.b.open.set(w.key(), false, 0)
+	done()
+	w.eventually("the partition is claimed again", func() bool {
+		r, rev, err := w.broker.records.owner(ctx, key)
+		return err == nil && rev > term && r.Instance == w.opts.Instance
+	})
+	w.eventually("the intent is worked on", func() bool { return o.handled.Load() > handled })
+	if !w.broker.open.has(w.key()) {
+		t.Error("the group is not open here")
+	}
+	w.awaitOutput(w.epoch(), 1)
+	w.checkOutputs()
+}
+
+// A partition that another has claimed is given up at the next checkpoint, if
+// nothing has told before.
+func TestCheckpointTellsOfAnother(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, time.Minute })
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	defer o.begin()()
+	key := o.group.names.ownerKey(0)
+	term := must[uint64](t)(w.broker.records.putOwner(ctx, key, ownerRecord{Version: ownerVersion, Instance: "another"}, o.lastWritten()))
+	w.eventually("the ledger is read", func() bool { return o.sawRevision(ctx, term, 0) })
+	o.recMu.Lock() // as if it were not
+	o.seen, o.seenRev = o.recorded, o.term
+	o.recMu.Unlock()
+	o.holds.Store(true)
+	o.position++
+	if err := o.checkpointNow(ctx); !errors.Is(err, errConflict) || o.holds.Load() {
+		t.Errorf("a checkpoint of a partition that is another's: %v", err)
+	}
+}
+
+// The ledger is read on where a watch of it ended or has to be made anew.
+func TestWatchIsMadeAnew(t *testing.T) {
+	w := newCluster(t, nil)
+	ctx := testContext(t)
+	w.stop() // it would say that the groups are not open
+	opts := w.opts
+	opts.Instance = "watching"
+	b := must[*Broker](t)(New(opts))
+	defer b.Close()
+	for _, step := range []func(context.Context) error{b.ensure, b.watchLedger} {
+		if err := step(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 200 {
+		k := groupKey{w.tenant, GroupToken(fmt.Appendf(nil, "group %d", i))}
+		must[ledgerEntry](t)(b.ledger.put(ctx, k, ledgerEntry{}, remembered{Version: ledgerVersion, Open: true}))
+		if i%10 == 0 {
+			select {
+			case b.reconnected <- struct{}{}:
+			default:
+			}
+		}
+	}
+	w.eventually("all is read", func() bool {
+		groups, _ := b.Summary()
+		return groups == 200
 	})
 }

@@ -256,9 +256,16 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 	case o.continues(pin, seq):
 		o.pin = pin
 		return nil
+	case o.holds.Load() && o.pin == "" && !o.overtaken(seq): // the first since the claim
+		if err := o.confirm(ctx); !errors.Is(err, errConflict) {
+			if err == nil {
+				o.pin = pin
+			}
+			return err
+		}
 	}
-	if o.overtaken(seq) { // what the other wrote into the ledger was passed over here
-		o.holds.Store(false)
+	o.holds.Store(false) // what the ledger says from here on is not passed over
+	if o.overtaken(seq) {
 		if err := o.b.rereadLedger(ctx, func() bool { return false }); err != nil {
 			return err
 		}
@@ -270,9 +277,10 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 	return nil
 }
 
-// continues says whether a message follows what this instance did last.
+// continues says whether a message surely follows what this instance did last:
+// nobody else was given any since.
 func (o *owner) continues(pin string, seq uint64) bool {
-	return o.holds.Load() && (o.pin == "" || pin == o.pin || o.b.alone()) && !o.overtaken(seq)
+	return o.holds.Load() && (o.pin != "" && pin == o.pin || o.b.alone()) && !o.overtaken(seq)
 }
 
 // overtaken says that the message before was not done with and does not come

@@ -172,8 +172,8 @@ func (in *simInstance) deliver() {
 			c.again = c.again || c.hand == e.seq && c.pinned == in
 		}()
 		if in.mustClaim(msg.pin, e.seq) {
-			if in.o.overtaken(e.seq) { // as takeOver
-				in.o.holds.Store(false)
+			in.o.holds.Store(false) // as takeOver
+			if in.o.overtaken(e.seq) {
 				in.watched = 0
 			}
 			if in.claim(true) != nil {

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -15,43 +14,88 @@ import (
 // owns which partition.
 
 // watchLedger reads the ledger, and goes on reading what instances write into
-// it until the context ends. It returns when all that is there is read.
+// it until the work ends. It returns when all that is there is read.
 func (b *Broker) watchLedger(ctx context.Context) error {
 	w, err := b.records.kv.Watch(b.work, ">")
 	if err != nil {
 		return classify(err)
 	}
 	read := make(chan struct{})
-	b.background.Go(func() {
-		defer w.Stop()
-		all := sync.OnceFunc(func() { close(read) })
-		fresh := false // what was there before says nothing of who lives
-		for {
-			select {
-			case <-b.work.Done():
-				return
-			case v, ok := <-w.Updates():
-				switch {
-				case !ok:
-					if b.work.Err() == nil {
-						b.health.report("ledger", errors.New("the watch of the ledger ended; start this instance again"))
-					}
-					return
-				case v == nil:
-					all()
-					fresh = true
-				default:
-					b.readLedger(v, fresh)
-				}
-			}
-		}
-	})
+	b.background.Go(func() { b.keepWatching(w, sync.OnceFunc(func() { close(read) })) })
 	select {
 	case <-read:
 		return nil
 	case <-ctx.Done():
 		return classify(ctx.Err())
 	}
+}
+
+// keepWatching reads what a watch of the ledger gives until the work ends, and
+// calls all when everything is read that was there at first. A server that went
+// away may have forgotten the watch, which the client finds out after a while
+// only: so it asks again at once for what follows.
+func (b *Broker) keepWatching(w jetstream.KeyWatcher, all func()) {
+	fresh := false // what was there before says nothing of who lives
+	seen := uint64(0)
+	for {
+		select {
+		case <-b.work.Done():
+			endWatch(w)
+			return
+		case <-b.reconnected:
+			w = b.watchAgain(w, seen)
+		case v, ok := <-w.Updates():
+			switch {
+			case !ok:
+				w = b.watchAgain(w, seen)
+			case v == nil:
+				all()
+				fresh = true
+			default:
+				b.readLedger(v, fresh)
+				seen = v.Revision()
+			}
+		}
+	}
+}
+
+// watchAgain gives a watch of what follows a revision, in place of another; of
+// all where the ledger does not go as far, since the server lost its end. The
+// result is the old one if the work ends before.
+func (b *Broker) watchAgain(old jetstream.KeyWatcher, seen uint64) jetstream.KeyWatcher {
+	endWatch(old)
+	for b.work.Err() == nil {
+		w, err := b.watchFrom(seen)
+		if err == nil {
+			b.health.clear("ledger")
+			return w
+		}
+		b.health.report("ledger", err)
+		_ = pause(b.work, startAgain)
+	}
+	return old
+}
+
+func (b *Broker) watchFrom(seen uint64) (jetstream.KeyWatcher, error) {
+	status, err := b.records.kv.Status(b.work)
+	if err != nil {
+		return nil, classify(err)
+	}
+	var from []jetstream.WatchOpt
+	if s, ok := status.(*jetstream.KeyValueBucketStatus); ok && s.StreamInfo().State.LastSeq >= seen {
+		from = append(from, jetstream.ResumeFromRevision(seen+1))
+	}
+	w, err := b.records.kv.Watch(b.work, ">", from...)
+	return w, classify(err)
+}
+
+// endWatch ends a watch. What it still has to give would hold up the connection.
+func endWatch(w jetstream.KeyWatcher) {
+	_ = w.Stop() // it may have ended
+	go func() {
+		for range w.Updates() {
+		}
+	}()
 }
 
 // readLedger takes one entry of the ledger: of a partition, or of a group. A
