@@ -28,6 +28,7 @@ type owner struct {
 	redo     uint64      // inputs up to here were acknowledged before; guarded by work
 	undone   uint64      // the message that is not done with, 0 for none; guarded by work
 	pin      string      // of the last message; guarded by work
+	delivery uint64      // the server's number for it; guarded by work
 	lostPin  string      // the last one of a time that is over; guarded by work
 	term     uint64      // revision of the record as this instance wrote it; guarded by work
 	recorded ownerRecord // that record; guarded by work

@@ -208,6 +208,13 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 	if err := o.awaitRevision(ctx, o.term); err != nil {
 		return err
 	}
+	// What the last owner had in hand is delivered at once, not after the ack wait.
+	again := next.Position != floor || !inHand && info.NumAckPending > 0
+	if again {
+		if err := o.resetConsumer(ctx, next.Position); err != nil {
+			return err // what lies between is not passed over: the partition is not held
+		}
+	}
 	o.forget()
 	o.position, o.redo = next.Position, floor
 	if !inHand {
@@ -218,14 +225,10 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 	o.b.log.Debug("a partition is taken", zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number),
 		zap.String("from", old.Instance), zap.Uint64("position", next.Position), zap.Uint64("ack_floor", floor))
 	o.b.background.Go(func() { o.wakeOpen(o.b.work) })
-	if next.Position == floor && (inHand || info.NumAckPending == 0) {
-		return nil
+	if again {
+		return errReset
 	}
-	// What the last owner had in hand is delivered at once, not after the ack wait.
-	if err := o.resetConsumer(ctx, next.Position); err != nil {
-		return err
-	}
-	return errReset
+	return nil
 }
 
 // writeRecord writes the record in place of a revision. The caller holds work.

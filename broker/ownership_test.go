@@ -91,7 +91,7 @@ func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
 	done()
 	w.eventually("the intent is put back", func() bool { return o.handled.Load() > handled })
 	done = o.begin()
-	o.lostPin = ""
+	o.lostPin, o.delivery = "", 0 // nothing tells that a message is missing
 	done()
 	w.fanOut(w.awaitOutput(w.epoch(), 1))
 	w.commit(2, member.CommitOptions{})
@@ -213,4 +213,39 @@ func TestWatchIsMadeAnew(t *testing.T) {
 		groups, _ := b.Summary()
 		return groups == 200
 	})
+}
+
+// A partition is not held before the consumer has gone back to where the last
+// checkpoint is: what lies between would be missing in memory.
+func TestClaimWithoutReset(t *testing.T) {
+	for _, step := range []string{"reset", "reset reply"} {
+		t.Run(step, func(t *testing.T) {
+			f := &fault{step: step, n: 1}
+			w := newCluster(t, func(o *Options) { o.Partitions, o.testOnlyFault = 1, f.inject })
+			w.found("alice", "bob", "carol")
+			w.submit(w.leave(1, intents.SenderRemovalOnly))
+			w.awaitOutput(w.epoch(), 1)
+			w.empty(0)
+			w.awaitOutput(w.epoch(), 1)
+			w.noWork()
+			o, ctx := w.broker.all[0], testContext(t)
+			done := o.begin()
+			behind := o.recorded
+			behind.Position = 1
+			if err := o.writeRecord(ctx, behind, o.lastWritten()); err != nil {
+				t.Fatal(err)
+			}
+			o.holds.Store(false)
+			o.forget()
+			if err := o.claim(ctx, false); err == nil || errors.Is(err, errReset) || o.holds.Load() {
+				t.Errorf("a claim whose reset is lost: %v, holds %v", err, o.holds.Load())
+			}
+			done()
+			w.empty(0)
+			w.fanOut(w.awaitOutput(w.epoch(), 1))
+			w.commit(2, member.CommitOptions{})
+			w.await("removed", ofType(intents.StateRemoved, ""))
+			w.checkOutputs()
+		})
+	}
 }

@@ -120,9 +120,11 @@ func (o *owner) consumer(ctx context.Context) (c jetstream.Consumer, err error) 
 // resetConsumer lets the consumer deliver again what follows a position.
 func (o *owner) resetConsumer(ctx context.Context, after uint64) error {
 	name := o.group.names.partitionConsumer(o.number)
-	err := untilAnswered(ctx, func(ctx context.Context) error {
-		_, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, after+1)
-		return err
+	err := o.b.write("reset", func() error {
+		return untilAnswered(ctx, func(ctx context.Context) error {
+			_, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, after+1)
+			return err
+		})
 	})
 	return wrapAsset(classify(err), "consumer", name)
 }
@@ -224,9 +226,10 @@ func (o *owner) handle(msg jetstream.Msg) {
 	e := entry{meta.Sequence.Stream, meta.Timestamp, msg.Subject(), msg.Data(), headers.Get(headerObject)}
 	r := &received{entry: e, deliveries: meta.NumDelivered}
 	o.waiting = meta.NumPending
-	if err = o.takeOver(o.b.work, lastValue(headers, headerPin), e.seq); err == nil {
+	if err = o.takeOver(o.b.work, lastValue(headers, headerPin), meta.Sequence); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
+	o.delivery = meta.Sequence.Consumer
 	switch {
 	case o.b.acknowledge(msg, r, err):
 		o.position, o.undone = max(o.position, e.seq), 0
@@ -249,14 +252,14 @@ func (o *owner) checkpointOften() {
 // takeOver claims the partition when the server has pinned it to this process
 // anew: another instance may have worked on it. A message with a pin of a time
 // that is over is another's by now.
-func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
+func (o *owner) takeOver(ctx context.Context, pin string, at jetstream.SequencePair) error {
 	switch {
 	case pin == o.lostPin && pin != "":
 		return errNotOurs
-	case o.continues(pin, seq):
+	case o.continues(pin, at):
 		o.pin = pin
 		return nil
-	case o.holds.Load() && o.pin == "" && !o.overtaken(seq): // the first since the claim
+	case o.holds.Load() && o.pin == "" && !o.overtaken(at.Stream): // the first since the claim
 		if err := o.confirm(ctx); !errors.Is(err, errConflict) {
 			if err == nil {
 				o.pin = pin
@@ -265,7 +268,7 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 		}
 	}
 	o.holds.Store(false) // what the ledger says from here on is not passed over
-	if o.overtaken(seq) {
+	if o.overtaken(at.Stream) {
 		if err := o.b.rereadLedger(ctx, func() bool { return false }); err != nil {
 			return err
 		}
@@ -278,9 +281,13 @@ func (o *owner) takeOver(ctx context.Context, pin string, seq uint64) error {
 }
 
 // continues says whether a message surely follows what this instance did last:
-// nobody else was given any since.
-func (o *owner) continues(pin string, seq uint64) bool {
-	return o.holds.Load() && (o.pin != "" && pin == o.pin || o.b.alone()) && !o.overtaken(seq)
+// nothing was given to another since, nor lost on the way here, where an owner
+// before this one may still acknowledge it.
+func (o *owner) continues(pin string, at jetstream.SequencePair) bool {
+	if !o.holds.Load() || o.overtaken(at.Stream) {
+		return false
+	}
+	return o.b.alone() || o.pin != "" && pin == o.pin && at.Consumer == o.delivery+1
 }
 
 // overtaken says that the message before was not done with and does not come

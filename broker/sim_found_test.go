@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // What the simulation found, each as small as it gets.
@@ -58,16 +60,22 @@ func TestFailedAcknowledgementIsDone(t *testing.T) {
 func TestLateAcknowledgementOfAnother(t *testing.T) {
 	_, in := simAlone(t)
 	o := in.o
-	o.pin = "pin"
+	o.pin, o.delivery = "pin", 3
 	o.holds.Store(true)
-	if !o.continues("pin", 7) || o.continues("another", 7) {
+	at := func(seq, delivery uint64) jetstream.SequencePair {
+		return jetstream.SequencePair{Stream: seq, Consumer: delivery}
+	}
+	if !o.continues("pin", at(7, 4)) || o.continues("another", at(7, 4)) {
 		t.Error("a message with the pin of now continues, and no other")
 	}
+	if o.continues("pin", at(7, 5)) {
+		t.Error("a delivery that is lost on the way here may be done with by another")
+	}
 	o.undone = 6
-	if !o.continues("pin", 6) || o.continues("pin", 7) {
+	if !o.continues("pin", at(6, 4)) || o.continues("pin", at(7, 4)) {
 		t.Error("after a failure only the same message continues")
 	}
-	if o.forget(); !o.continues("pin", 7) {
+	if o.forget(); !o.continues("pin", at(7, 4)) {
 		t.Error("a claim begins afresh")
 	}
 }

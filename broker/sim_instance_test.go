@@ -167,11 +167,12 @@ func (in *simInstance) deliver() {
 	}
 	c := &s.server.consumer
 	msg := &simMsg{in: in, e: e, deliveries: c.deliver(e), pin: c.pin}
+	msg.delivery = c.delivery
 	in.begin(fmt.Sprintf("seq %d, delivery %d", e.seq, msg.deliveries), func() {
 		defer func() { // the ack wait of a message that was not acknowledged
 			c.again = c.again || c.hand == e.seq && c.pinned == in
 		}()
-		if in.mustClaim(msg.pin, e.seq) {
+		if in.mustClaim(msg) {
 			in.o.holds.Store(false) // as takeOver
 			if in.o.overtaken(e.seq) {
 				in.watched = 0
@@ -193,8 +194,8 @@ func (in *simInstance) deliver() {
 }
 
 // mustClaim says whether takeOver would claim the partition.
-func (in *simInstance) mustClaim(pin string, seq uint64) bool {
-	return pin != in.o.lostPin && !in.o.continues(pin, seq)
+func (in *simInstance) mustClaim(msg *simMsg) bool {
+	return msg.pin != in.o.lostPin && !in.o.continues(msg.pin, msg.at())
 }
 
 // claim does what owner.claim does, on the simulated server.

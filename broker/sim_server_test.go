@@ -37,6 +37,7 @@ type simConsumer struct {
 	hand       uint64 // delivered and not acknowledged, 0 for none
 	again      bool   // the one in hand is to be delivered once more
 	deliveries map[uint64]uint64
+	delivery   uint64 // the number of the last one
 	pinned     *simInstance
 	pin        string
 	pins       int
@@ -150,6 +151,7 @@ func (s *simServer) caughtUp() bool {
 // deliver hands a message out.
 func (c *simConsumer) deliver(e entry) (deliveries uint64) {
 	c.hand, c.again = e.seq, false
+	c.delivery++
 	c.deliveries[e.seq]++
 	return c.deliveries[e.seq]
 }
@@ -163,7 +165,7 @@ func (c *simConsumer) ack(seq uint64) {
 
 // reset goes back to deliver everything after a position.
 func (c *simConsumer) reset(position uint64) {
-	c.floor, c.hand, c.again = position, 0, false
+	c.floor, c.hand, c.again, c.delivery = position, 0, false, 0
 }
 
 // pinTo gives the partition to an instance.
@@ -264,14 +266,20 @@ type simMsg struct {
 	in         *simInstance
 	e          entry
 	deliveries uint64
+	delivery   uint64
 	pin        string
 }
 
 func (m *simMsg) Metadata() (*jetstream.MsgMetadata, error) {
 	return &jetstream.MsgMetadata{
-		Sequence: jetstream.SequencePair{Stream: m.e.seq}, NumDelivered: m.deliveries, Timestamp: m.e.time,
+		Sequence: m.at(), NumDelivered: m.deliveries, Timestamp: m.e.time,
 		NumPending: m.in.sim.server.pending(m.e.seq),
 	}, nil
+}
+
+// at is where the message is in the log, and among the deliveries.
+func (m *simMsg) at() jetstream.SequencePair {
+	return jetstream.SequencePair{Stream: m.e.seq, Consumer: m.delivery}
 }
 
 func (m *simMsg) Subject() string      { return m.e.subject }
