@@ -180,7 +180,7 @@ func (in *simInstance) deliver() {
 			if in.claim(true) != nil {
 				return
 			}
-			in.o.pin = msg.pin
+			in.o.pin, in.o.delivery = msg.pin, msg.delivery-1
 		}
 		if in.o.since+workOfInput >= checkpointWork { // in place of checkpointOften
 			in.checkpoint()
