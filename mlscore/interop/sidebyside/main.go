@@ -5,7 +5,7 @@
 // alone. It builds the Rust crate beside it; without cargo it measures the
 // tracker only and says so.
 //
-//	go run ./mlscore/interop/sidebyside
+//	go run ./mlscore/interop/sidebyside -svg mlscore/interop/sidebyside/sidebyside.svg
 package main
 
 import (
@@ -24,14 +24,15 @@ func main() {
 	commits := flag.Int("commits", 200, "commits in each group")
 	shape := flag.String("shape", "merged", "merged, half-blank or unmerged")
 	seed := flag.Uint64("seed", 1, "seed of the groups")
+	svg := flag.String("svg", "", "`file` for a plot")
 	flag.Parse()
-	if err := run(*members, *commits, *shape, *seed); err != nil {
+	if err := run(*members, *commits, *shape, *seed, *svg); err != nil {
 		fmt.Fprintln(os.Stderr, "sidebyside:", err)
 		os.Exit(1)
 	}
 }
 
-func run(sizes string, commits int, shapeName string, seed uint64) error {
+func run(sizes string, commits int, shapeName string, seed uint64, svg string) error {
 	shape, err := parseShape(shapeName)
 	if err != nil {
 		return err
@@ -67,7 +68,10 @@ func run(sizes string, commits int, shapeName string, seed uint64) error {
 		fmt.Fprintf(os.Stderr, "%d members done\n", n)
 	}
 	printTable(os.Stdout, shape, rows)
-	return nil
+	if svg == "" {
+		return nil
+	}
+	return os.WriteFile(svg, plot(shape, machine(), rows), 0o644)
 }
 
 func parseShape(name string) (biggroup.Shape, error) {

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/xml"
+	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,5 +131,35 @@ func TestLockedVersions(t *testing.T) {
 		if v[name] == "" {
 			t.Errorf("no version of %s in Cargo.lock", name)
 		}
+	}
+}
+
+// The plot is well-formed, and a value ten times as large is a decade higher.
+func TestPlot(t *testing.T) {
+	var rows []row
+	for i, members := range []int{10, 100, 1000} {
+		for _, name := range []string{"leavebroker", "mls-rs", "openmls"} {
+			rows = append(rows, row{members: members, name: name, commit: 1e5 * float64(i+1), floor: 1e5, load: 1e6 * math.Pow(10, float64(i)), heap: 1000})
+		}
+	}
+	decoder, lines := xml.NewDecoder(bytes.NewReader(plot(biggroup.Merged, "a < b & c", rows))), 0
+	for {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "polyline" {
+			lines++
+		}
+	}
+	if lines != 4*3 {
+		t.Errorf("%d lines", lines)
+	}
+	y := scale(rows, func(r row) float64 { return r.load }, 100, 0)
+	if y.at(1e6) != 100 || math.Abs(y.at(1e7)-50) > 1e-9 || y.at(1e8) != 0 {
+		t.Errorf("places %g, %g, %g", y.at(1e6), y.at(1e7), y.at(1e8))
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // printMachine prints what was measured on what.
 func printMachine(w io.Writer, peers bool) {
-	fmt.Fprintf(w, "machine      %s, %d cores, %s/%s\n", cpuModel(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(w, "machine      %s\n", machine())
 	fmt.Fprintf(w, "leavebroker  %s, crypto/ed25519\n", runtime.Version())
 	if !peers {
 		return
@@ -28,6 +28,10 @@ func printMachine(w io.Writer, peers bool) {
 	if out, err := exec.Command("rustc", "--version").Output(); err == nil {
 		fmt.Fprintf(w, "rust         %s", out)
 	}
+}
+
+func machine() string {
+	return fmt.Sprintf("%s, %d cores, %s/%s", cpuModel(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
 }
 
 func cpuModel() string {
