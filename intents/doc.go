@@ -113,7 +113,11 @@
 // over one before a member's signature verifies over its GroupContext, unless
 // the delivery service vouches. One of a later epoch than ours waits until a
 // handshake of its epoch verifies over it, or commits are known to be missing: it
-// may have overtaken its commit.
+// may have overtaken its commit. A commit that contradicts a base puts it in doubt:
+// another GroupInfo takes its place, whatever its epoch, unless a member signs over
+// it first, and then nothing is left of the doubt. Nobody can check a commit of an
+// earlier epoch, so it contradicts a base only if it came never before and is not
+// older than what was certain before the base; a replay is neither.
 // Across a gap an intent lives on if the leaf has the same bytes; a leaf with the
 // same signature key or credential was updated; any other was removed. If more
 // than one commit was missed, the sender may have changed its leaf before it

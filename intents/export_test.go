@@ -19,8 +19,9 @@ func Kept(s *State) (epochs, inputs int) {
 	return len(s.fork.nodes), s.fork.since.n
 }
 
-// The caps on both.
+// The caps on both, and on the commits that a State has heard.
 const (
 	MaxUnproven = maxUnproven
 	MaxRivals   = maxRivals
+	MaxHeard    = maxHeard
 )

@@ -2,7 +2,9 @@ package intents_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,5 +88,32 @@ func TestFloods(t *testing.T) {
 	}
 	if _, again := intents.Kept(w.state); again != inputs {
 		t.Errorf("%d inputs are kept that say nothing new", again-inputs)
+	}
+}
+
+// TestHeardIsBounded: whoever floods a group that nobody described fills no memory,
+// and has no more of it than that a replay puts the base in doubt.
+func TestHeardIsBounded(t *testing.T) {
+	w := newWorld(t, 1)
+	w.command(strings.Fields("create alice bob carol"))
+	w.command(strings.Fields("commit alice to=members"))
+	for _, line := range []string{"join dora to=members", "join erin to=members"} {
+		w.command(strings.Fields(line))
+	}
+	flood := func(n int) []byte { // each another commit
+		tag := w.lastTag(w.kept)
+		message := bytes.Clone(w.kept)
+		binary.BigEndian.PutUint32(message[bytes.Index(message, tag)+1:], uint32(n))
+		return message
+	}
+	for n := range intents.MaxHeard + 1 {
+		w.feed(intents.KindCommit, flood(n))
+	}
+	w.command(strings.Fields("info alice"))
+	for n, doubted := range map[int]bool{0: false, intents.MaxHeard - 1: false, intents.MaxHeard: true} {
+		_, notices := w.state.Step(intents.Input{Seq: w.state.Position() + 1, Time: w.now, Kind: intents.KindCommit, Data: flood(n)})
+		if got := slices.ContainsFunc(notices, func(n intents.Notice) bool { return n.Type == intents.NoticeNeedsGroupInfo }); got != doubted {
+			t.Errorf("commit %d puts the base in doubt: %t; %+v", n, got, notices)
+		}
 	}
 }

@@ -172,6 +172,9 @@ func (w *world) command(words []string) {
 	case "again": // the last input once more
 		last := w.log[len(w.log)-1]
 		w.feed(last.Kind, last.Data)
+	case "replay": // replay 2: the second input once more
+		old := w.log[must[int](w.t)(strconv.Atoi(args[0]))-1]
+		w.feed(old.Kind, old.Data)
 	case "redeliver": // the last input with its old position
 		w.fold(w.log[len(w.log)-1])
 	case "answer": // answer a1 associated=bob,carol … [status=error] [epoch=2]
@@ -348,6 +351,9 @@ func (w *world) join(name string, opts map[string]string) {
 	}
 	w.deliver(commit.Message, nil)
 	w.members[name] = g
+	if opts["twin"] == "yes" { // before it, the log has it with another tag
+		w.feed(intents.KindCommit, w.retagged(commit.Message, "bad"))
+	}
 	if opts["to"] != "members" {
 		w.feed(intents.KindCommit, commit.Message)
 	}

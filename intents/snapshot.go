@@ -71,7 +71,7 @@ const snapshotVersion = 1
 //
 // The other structures are at the functions that append them. Not stored is
 // what the log after the position says (fork, head, blocked), what is certain in
-// a State that can be stored (trusted, ground), the policy, and what follows
+// a State that can be stored (trusted, ground, doubted, heard), the policy, and what follows
 // from the rest (open, wanting, wanted, sole, identifiers of intents, hashes of
 // their messages).
 func (s *State) Snapshot() (data []byte, position uint64, ok bool) {

@@ -22,6 +22,8 @@ type State struct {
 	group      *mlscore.PublicGroup // nil: no GroupInfo yet
 	trusted    bool                 // a member has signed over the base, or the delivery service vouches
 	ground     ground               // what was certain before a base that is not trusted yet
+	doubted    bool                 // a commit contradicts the base; never if it is trusted
+	heard      trie[struct{}]       // commits since then, by SHA-256; none if it is trusted
 	gap        bool                 // commits were missed
 	ahead      *mlscore.GroupInfo   // of a later epoch, or one that contradicts ours: aside until a handshake speaks for it
 	reset      bool                 // the next GroupInfo is the base, whatever its epoch
@@ -71,6 +73,7 @@ type ground struct {
 	group    *mlscore.PublicGroup // nil: none
 	lives    trie[life]
 	departed trie[departure]
+	epoch    uint64 // the last that could not turn out to be false
 }
 
 // output is what we sent out in one epoch.

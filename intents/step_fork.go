@@ -153,6 +153,9 @@ func (x *step) turn(to int) {
 	s.position, s.now, s.fork, s.head = lost.position, lost.now, f, to
 	s.ahead, s.reset = lost.ahead, lost.reset
 	s.gap = lost.gap && s.group.Epoch() <= lost.group.Epoch()
+	if !s.trusted {
+		s.doubted, s.heard = lost.doubted, lost.heard
+	}
 	*x.State = s
 	x.old, x.afresh, x.ownsOpen, x.ownsParked, x.touched = &s, true, false, false, nil
 	x.notify(Notice{Type: NoticeDiverged, Reason: ReasonReverted, Commit: lost.lastCommit, Detail: "members took another commit"})

@@ -1,6 +1,7 @@
 package intents
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,10 +12,12 @@ import (
 // foldHandshake folds a proposal or a commit; what it is, its content says.
 func (x *step) foldHandshake() {
 	m, err := mlscore.ParseMLSMessage(x.in.Data, x.policy.registry())
-	switch {
-	case err != nil:
+	if err != nil {
 		x.refuse(mlscore.Reason(err), "%v", err)
 		return
+	}
+	heard := x.hasHeard(m)
+	switch {
 	case x.closed != "" && x.fork == nil:
 		x.refuse(ReasonGroupClosed, "the group is closed: %s", x.closed)
 		return
@@ -30,7 +33,7 @@ func (x *step) foldHandshake() {
 		return
 	}
 	if len(hits) == 0 {
-		x.refuseHandshake(m, err)
+		x.refuseHandshake(m, heard, err)
 		return
 	}
 	x.flagHandshake(m, hits[0].staged)
@@ -95,7 +98,7 @@ func (x *step) receive(hits []hit) {
 
 // refuseHandshake reports a handshake that was not staged, and a gap where it
 // shows that we cannot follow.
-func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
+func (x *step) refuseHandshake(m *mlscore.MLSMessage, heard bool, err error) {
 	commit := isCommit(m)
 	switch {
 	case x.closed != "":
@@ -108,7 +111,7 @@ func (x *step) refuseHandshake(m *mlscore.MLSMessage, err error) {
 		x.doubtBase(commit)
 	case errors.Is(err, mlscore.ErrStale):
 		x.refuse(mlscore.Reason(err), "%v", err)
-		x.doubtBase(commit && epochOf(m)+1 < x.group.Epoch())
+		x.doubtBase(commit && !heard && epochOf(m)+1 < x.group.Epoch() && epochOf(m) >= x.ground.epoch)
 	case commit && errors.Is(err, mlscore.ErrAhead):
 		x.gap = true
 		x.needInfo(x.missed(mlscore.Reason(err)), err.Error())
@@ -134,13 +137,36 @@ func (x *step) missed(otherwise string) string {
 	return otherwise
 }
 
-// doubtBase gives up a base that no member has signed over, when a commit
-// contradicts it: the next GroupInfo takes its place.
+// doubtBase doubts a base that no member has signed over, when a commit
+// contradicts it: another GroupInfo takes its place, whatever its epoch, unless a
+// member signs over it before.
 func (x *step) doubtBase(contradicted bool) {
 	if contradicted && !x.trusted {
-		x.gap, x.reset = true, true
+		x.doubted = true
 		x.needInfo(ReasonUnproven, "a commit contradicts a base that no member has signed over")
 	}
+}
+
+// maxHeard bounds the commits that are remembered until a member has signed over
+// the base. What comes again beyond it may put the base in doubt.
+const maxHeard = 1 << 10
+
+// hasHeard says whether a commit came before, while no member had signed over a
+// base, and remembers it: it is older than a base that came since, and does not
+// contradict it.
+func (x *step) hasHeard(m *mlscore.MLSMessage) bool {
+	if x.trusted || !isCommit(m) {
+		return false
+	}
+	sum := sha256.Sum256(x.in.Data)
+	key := string(sum[:])
+	if _, heard := x.heard.get(key); heard {
+		return true
+	}
+	if x.heard.n < maxHeard {
+		x.heard = x.heard.with(key, struct{}{})
+	}
+	return false
 }
 
 func epochOf(m *mlscore.MLSMessage) uint64 {
@@ -233,13 +259,16 @@ func (x *step) enter(g *mlscore.PublicGroup, commit string) {
 // over says whether an epoch is over for good. While the base or a commit may
 // be false, the group may turn out to be in an earlier epoch than ours.
 func (s *State) over(epoch uint64) bool {
-	switch {
-	case !s.trusted || s.group == nil:
-		return false
-	case s.fork != nil:
-		return epoch < s.fork.nodes[0].group.Epoch()
+	return s.trusted && s.group != nil && epoch < s.certainEpoch()
+}
+
+// certainEpoch is the last epoch that cannot turn out to be false, if the base is
+// trusted.
+func (s *State) certainEpoch() uint64 {
+	if s.fork != nil {
+		return s.fork.nodes[0].group.Epoch()
 	}
-	return epoch < s.group.Epoch()
+	return s.group.Epoch()
 }
 
 // stageOwn puts proposals of ours into the current epoch, so that a commit may

@@ -10,7 +10,8 @@ import (
 )
 
 // foldInfo folds a GroupInfo. It is the base of a group that is not known, or
-// after a gap; otherwise it is compared with what we have.
+// after a gap, or in place of one that is in doubt; otherwise it is compared with
+// what we have.
 func (x *step) foldInfo() {
 	m, err := mlscore.ParseMLSMessage(x.in.Data, x.policy.registry())
 	if err == nil && m.GroupInfo == nil {
@@ -28,6 +29,10 @@ func (x *step) foldInfo() {
 		x.rebase(gi)
 	case x.closed != "" && x.fork == nil:
 		x.refuse(ReasonGroupClosed, "the group is closed: %s", x.closed)
+	case x.doubted && gi.GroupContext.Epoch >= x.ground.epoch:
+		if !x.spokenFor(gi) {
+			x.rebase(gi)
+		}
 	case gi.GroupContext.Epoch <= x.group.Epoch():
 		x.compare(gi)
 	case x.gap || !x.trusted || x.policy.InfoTrustDS:
@@ -158,16 +163,17 @@ func (x *step) adopt(g *mlscore.PublicGroup) {
 		x.departed = depart(departAll(x.departed, x.lives, x.group), x.lives, &change{
 			before: g, after: g, added: others(g, mlscore.MaxLeaves),
 		})
-		x.ground = ground{nil, x.lives, x.departed}
+		x.ground = ground{nil, x.lives, x.departed, 0}
 	case x.trusted:
+		certain := x.certainEpoch()
 		x.undo(g)
-		x.ground = ground{x.group, x.lives, x.departed}
+		x.ground = ground{x.group, x.lives, x.departed, certain}
 	default: // nobody signed over the base before this one
 		x.undo(g)
 		x.lives, x.departed = x.ground.lives, x.ground.departed
 	}
 	x.gap, x.ahead, x.reset, x.closed, x.deleted, x.asked = false, nil, false, "", false, false
-	x.trusted, x.isProven, x.fork = false, false, nil
+	x.trusted, x.doubted, x.isProven, x.fork = false, false, false, nil
 	x.flag(Notice{Flags: g.Flags(), Epoch: g.Epoch(), Detail: "a GroupInfo"})
 	x.enter(g, "")
 	if x.policy.InfoTrustDS {
@@ -220,8 +226,11 @@ func (x *step) trust() {
 	if before := x.ground.group; before != nil {
 		c = changeAcrossGap(before, x.group)
 	}
+	if x.doubted && !x.gap {
+		x.asked = false
+	}
 	x.trusted, x.ground = true, ground{}
-	x.reset = false // whatever contradicted it is refuted
+	x.doubted, x.heard = false, trie[struct{}]{} // whatever contradicted it is refuted
 	x.follow(&c, nil)
 	x.wake(nil, true)
 }
