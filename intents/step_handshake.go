@@ -225,7 +225,9 @@ func (x *step) prove(epoch uint64) {
 func (x *step) merge(staged *mlscore.Staged, next *mlscore.PublicGroup) {
 	c := changeOfCommit(x.group, staged)
 	sent := x.out
-	x.gap, x.asked = false, false
+	if !x.reset { // an operator said that more is wrong than a commit can mend
+		x.gap, x.asked = false, false
+	}
 	x.enter(next, c.commit)
 	if x.trusted || x.ground.group == nil { // otherwise trust compares the trees
 		x.follow(&c, sent)
