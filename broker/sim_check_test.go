@@ -114,7 +114,7 @@ func (s *simulation) checkAck(seq uint64) {
 	if seq != s.server.consumer.hand {
 		return // it says nothing any more
 	}
-	entry, err := s.server.remembered(simKey)
+	entry, err := s.server.check(simKey)
 	s.foldUpTo(max(seq, entry.Position)) // it may be delivered again, and have been folded before
 	if order := s.fold.state.Due(s.server.now).Propose; order != nil {
 		s.fail("seq %d is acknowledged before the removal of leaves %v in epoch %d is stored", seq, order.Leaves, order.Epoch)

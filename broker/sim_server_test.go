@@ -16,6 +16,8 @@ import (
 // its reply, is decided elsewhere (simulation.pause).
 type simServer struct {
 	names    names
+	keys     map[string]groupKey // by subject
+	outputs  string              // the subject of the broker's outputs, which the consumer does not read
 	now      time.Time
 	log      []entry           // the entry with sequence n is at n-1
 	last     map[string]uint64 // sequences by subject
@@ -29,6 +31,7 @@ type simServer struct {
 type simRecord struct {
 	key   string
 	value []byte
+	read  *remembered // what the checks have read of it
 }
 
 // simConsumer gives one message at a time to the instance that it is pinned to.
@@ -45,7 +48,7 @@ type simConsumer struct {
 
 func newSimServer(n names) *simServer {
 	return &simServer{
-		names: n, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
+		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
 		byKey: map[string]uint64{}, events: map[string]event{}, consumer: simConsumer{deliveries: map[uint64]uint64{}},
 	}
 }
@@ -54,6 +57,13 @@ func newSimServer(n names) *simServer {
 func (s *simServer) store(subject string, data []byte, expectLast *uint64) (uint64, error) {
 	if expectLast != nil && s.last[subject] != *expectLast {
 		return 0, fmt.Errorf("%w: the last sequence is %d, not %d", errConflict, s.last[subject], *expectLast)
+	}
+	if _, known := s.keys[subject]; !known {
+		k, _, err := s.names.parseLog(subject)
+		if err != nil {
+			return 0, err
+		}
+		s.keys[subject] = k
 	}
 	seq := uint64(len(s.log) + 1)
 	s.log = append(s.log, entry{seq: seq, time: s.now, subject: subject, data: data})
@@ -77,7 +87,7 @@ func (s *simServer) put(key string, value []byte, rev uint64) (uint64, error) {
 	if s.byKey[key] != rev {
 		return 0, fmt.Errorf("%w: the last revision of %s is %d, not %d", errConflict, key, s.byKey[key], rev)
 	}
-	s.ledger = append(s.ledger, simRecord{key, value})
+	s.ledger = append(s.ledger, simRecord{key: key, value: value})
 	s.byKey[key] = uint64(len(s.ledger))
 	return s.byKey[key], nil
 }
@@ -109,6 +119,23 @@ func (s *simServer) remembered(k groupKey) (ledgerEntry, error) {
 	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, err
 }
 
+// check is the ledger's entry of a group, for those who change nothing in it.
+func (s *simServer) check(k groupKey) (*remembered, error) {
+	rev := s.byKey[k.String()]
+	if rev == 0 {
+		return &remembered{}, nil
+	}
+	record := &s.ledger[rev-1]
+	if record.read == nil {
+		r, err := decodeRemembered(record.value)
+		if err != nil {
+			return &r, err
+		}
+		record.read = &r
+	}
+	return record.read, nil
+}
+
 // owner is the record of the partition.
 func (s *simServer) owner() (r ownerRecord, rev uint64) {
 	value, rev := s.get(s.names.ownerKey(0))
@@ -125,7 +152,7 @@ func (s *simServer) next() (e entry, ok bool) {
 		return s.log[c.hand-1], c.again
 	}
 	for seq := c.floor + 1; seq <= uint64(len(s.log)); seq++ {
-		if s.log[seq-1].subject != s.names.log(simKey, kindRemoval) {
+		if s.log[seq-1].subject != s.outputs {
 			return s.log[seq-1], true
 		}
 	}
@@ -135,7 +162,7 @@ func (s *simServer) next() (e entry, ok bool) {
 // pending is how many messages come after one.
 func (s *simServer) pending(after uint64) (n uint64) {
 	for _, e := range s.log[after:] {
-		if e.subject != s.names.log(simKey, kindRemoval) {
+		if e.subject != s.outputs {
 			n++
 		}
 	}
@@ -204,7 +231,7 @@ func (j simJournal) readGroup(_ context.Context, k groupKey, from uint64, each f
 	}
 	server := j.in.sim.server
 	for seq := max(from, 1); seq <= uint64(len(server.log)); seq++ {
-		if of, _, err := server.names.parseLog(server.log[seq-1].subject); err != nil || of != k {
+		if server.keys[server.log[seq-1].subject] != k {
 			continue
 		}
 		if err := each(server.log[seq-1]); err != nil {
