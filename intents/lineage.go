@@ -256,7 +256,7 @@ func judgeDeparted(d departure, in *LeafOperationIntent, lives trie[life], g *ml
 	l, _ := lives.get(leafKey(in.SenderIndex))
 	switch {
 	case d.back:
-		return outcome{StateRejected, ReasonReferenceReused, d.epoch}
+		return outcome{StateRejected, ReasonReferenceReused, g.Epoch()} // it may be that only a false commit brought it back
 	case d.changed && d.index == in.SenderIndex && l.lineage == d.lineage && g.Tree().Leaf(in.SenderIndex) != nil:
 		return outcome{StateSuperseded, "", d.epoch}
 	}

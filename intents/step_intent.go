@@ -61,7 +61,7 @@ func (x *step) again(r *record, p *parkedIntent) bool {
 		if d, known := x.departed.get(string(p.intent.SenderLeafRef)); known && d.back {
 			n := *r
 			x.unsettled = slices.DeleteFunc(slices.Clone(x.unsettled), func(id string) bool { return id == r.id })
-			x.end(&n, outcome{StateRejected, ReasonReferenceReused, d.epoch}, nil)
+			x.end(&n, judgeDeparted(d, p.intent, x.lives, x.group), nil)
 			return true
 		}
 	}
