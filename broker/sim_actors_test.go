@@ -2,6 +2,7 @@ package broker
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -56,6 +57,7 @@ func (a *author) finish() {
 		}
 	}
 	a.speak()
+	a.decide()
 	for _, s := range slices.Clone(a.script.steps) {
 		if s.kind == kindIntent {
 			a.say(kindIntent, s.data, "replayed: %s", s.text)
@@ -90,9 +92,9 @@ func (a *author) add() {
 }
 
 // comeBack adds one who left, by the same KeyPackage; then an old intent of that
-// leaf is replayed. A member signs over the removal first: a GroupInfo that has
-// the leaf again, and comes before anybody has, looks like one that refutes the
-// removal, and intents takes it for that (undo).
+// leaf is replayed. If no member signs over the removal first, a GroupInfo that has
+// the leaf again looks like one that refutes the removal: the intent may be held,
+// and only an operator can tell.
 func (a *author) comeBack() {
 	if len(a.departed) == 0 {
 		a.leaveAsAdded()
@@ -105,15 +107,53 @@ func (a *author) comeBack() {
 	if a.members[name] != nil {
 		return
 	}
-	if a.commitAs(stayer); !a.sure() {
-		return
+	if a.random.IntN(2) == 0 {
+		if a.commitAs(stayer); !a.sure() {
+			return
+		}
+	} else {
+		for _, w := range a.script.wishes {
+			w.doubtful = w.doubtful || w.seat.key == string(a.client(name).Signer.PublicKey())
+		}
+		if a.script.lossy && a.random.IntN(2) == 0 {
+			a.comeBackUnseen(name)
+			return
+		}
 	}
 	a.commit(a.committer(), member.CommitOptions{References: [][]byte{}, Proposals: a.adds([]string{name})}, []string{name},
 		" an Add of %s by the KeyPackage that was used before", name)
+	a.replayIntents(name)
+}
+
+// comeBackUnseen adds one who left by a commit that the log does not have, and
+// that a GroupInfo shows.
+func (a *author) comeBackUnseen(name string) {
+	c := a.propose(stayer, member.CommitOptions{References: [][]byte{}, Proposals: a.adds([]string{name})})
+	a.accept(stayer, c, []string{name})
+	a.based, a.proven = false, false
+	a.info()
+	a.commitAs(stayer)
+	a.replayIntents(name)
+}
+
+func (a *author) replayIntents(name string) {
 	for _, s := range slices.Clone(a.script.steps) {
 		if s.kind == kindIntent && strings.Contains(s.text, name+" (leaf") {
 			a.say(kindIntent, s.data, "replayed: %s", s.text)
 		}
+	}
+}
+
+// decide has an operator cancel what is over, if it is held since its leaf came
+// back.
+func (a *author) decide() {
+	for _, w := range a.script.wishes {
+		if w.follow(a.script.rosters); !w.doubtful || w.reused || w.fates[a.epoch()].pending {
+			continue
+		}
+		w.decided = len(a.script.steps)
+		a.say(kindControl, must[[]byte](a.t)(json.Marshal(intents.Control{Op: intents.OpCancel, Intent: w.id, By: "operator"})),
+			"an operator cancels intent %s", short(w.id))
 	}
 }
 

@@ -336,7 +336,9 @@ func (a *author) ours() {
 	}
 	var leaves []mlscore.LeafIndex
 	for _, w := range a.script.wishes {
-		w.follow(a.script.rosters)
+		if w.follow(a.script.rosters); w.reused {
+			continue
+		}
 		for _, leaf := range w.fates[a.epoch()].targets {
 			if !slices.Contains(leaves, leaf) && !slices.Contains(a.leaving, leaf) {
 				leaves = append(leaves, leaf)

@@ -258,6 +258,10 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 	if !step.sure || w.reused || s.authority.wronged[w.id] || len(s.authority.wronged) > 0 && r.Reason == intents.ReasonSoleMember {
 		return
 	}
+	if w.doubtful && r.State == intents.StateHeld && r.Reason == intents.ReasonGap && !s.decided(w) {
+		s.counts.doubtful++
+		return
+	}
 	f := w.fates[step.epoch]
 	waits := !f.pending && r.State == intents.StateParked && (s.script.lossy || s.script.hostile) // its departure is not in the log
 	if f.pending == isEnded(r.State) && !waits && !(s.script.lossy && f.senderGone) {
@@ -276,6 +280,9 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 		}
 	}
 }
+
+// decided says whether an operator has decided about an intent.
+func (s *simulation) decided(w *simWish) bool { return w.decided > 0 && w.decided < s.next }
 
 // checkFresh: an instance that comes new finds the same and has nothing to add.
 func (s *simulation) checkFresh() {

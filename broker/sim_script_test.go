@@ -74,6 +74,8 @@ type simWish struct {
 	published  int    // its step
 	fates      map[uint64]fate
 	reused     bool // its leaf left the group before, as another member's
+	doubtful   bool // its leaf came back before a member signed over its removal: it may be held
+	decided    int  // the step by which an operator cancels it then; 0 for none
 }
 
 // fate is what is to become of an intent, as of an epoch.
@@ -88,10 +90,9 @@ func (w *simWish) follow(rosters map[uint64]roster) {
 	w.fates = map[uint64]fate{}
 	for epoch := range w.from {
 		for _, s := range rosters[epoch] {
-			if s.ref == w.seat.ref && s.id != w.who {
-				w.reused = true // whether anybody can tell depends on when the log begins
-				return
-			}
+			// Whether anybody can tell depends on when the log begins: the intent is
+			// refused or followed.
+			w.reused = w.reused || s.ref == w.seat.ref && s.id != w.who
 		}
 	}
 	var others map[int]bool // of the sender's last epoch, once it has left

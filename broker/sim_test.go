@@ -58,7 +58,7 @@ func simSizeOf(t *testing.T) simSize {
 
 func TestSimulation(t *testing.T) {
 	size := simSizeOf(t)
-	mlstest.RememberSignatures(t)                 // all histories of a script have the same
+	mlstest.RememberSignatures(t)                     // all histories of a script have the same
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // there is little to collect, and much that is short-lived
 	scripts := map[uint64]*simScript{}
 	var total simCounts
@@ -93,14 +93,15 @@ func TestSimulation(t *testing.T) {
 
 // simCounts says what the histories contained.
 type simCounts struct {
-	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, quiet int
+	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, doubtful, quiet int
 }
 
 func (c *simCounts) add(d *simCounts) {
 	c.histories++
 	for _, f := range [][2]*int{
 		{&c.messages, &d.messages}, {&c.tasks, &d.tasks}, {&c.faults, &d.faults}, {&c.crashes, &d.crashes}, {&c.takeovers, &d.takeovers},
-		{&c.powerLosses, &d.powerLosses}, {&c.outputs, &d.outputs}, {&c.conflicts, &d.conflicts}, {&c.zombies, &d.zombies}, {&c.astray, &d.astray}, {&c.quiet, &d.quiet},
+		{&c.powerLosses, &d.powerLosses}, {&c.outputs, &d.outputs}, {&c.conflicts, &d.conflicts}, {&c.zombies, &d.zombies}, {&c.astray, &d.astray},
+		{&c.doubtful, &d.doubtful}, {&c.quiet, &d.quiet},
 	} {
 		*f[0] += *f[1]
 	}
@@ -108,8 +109,8 @@ func (c *simCounts) add(d *simCounts) {
 
 func (c simCounts) String() string {
 	return fmt.Sprintf("%d histories, %d messages, %d tasks, %d faults, %d crashes, %d takeovers, %d power losses, %d outputs, %d refused writes, "+
-		"%d outputs of stale owners, %d removals that were meant for another line, %d times at rest",
-		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.quiet)
+		"%d outputs of stale owners, %d removals that were meant for another line, %d intents held since their leaf came back, %d times at rest",
+		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.doubtful, c.quiet)
 }
 
 // simulation is one history.
