@@ -364,6 +364,7 @@ func (a *author) forgeInfo() {
 	if err := gi.Sign(a.members[name].Client().Signer); err != nil {
 		a.t.Fatal(err)
 	}
+	a.based = a.based && a.proven // it takes the place of one that no member has signed over
 	a.lied(a.epoch()+1, nil)
 	a.say(kindInfo, (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatGroupInfo, GroupInfo: &gi}).Bytes(),
 		"%s forges a GroupInfo of epoch %d", name, gi.GroupContext.Epoch)
