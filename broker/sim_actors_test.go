@@ -49,7 +49,7 @@ func (a *author) finish() {
 	}
 	lossy, hostile := a.script.lossy, a.script.hostile
 	a.script.lossy, a.script.hostile = false, false // nothing goes wrong any more
-	if lossy {
+	if lossy || !a.based {
 		for range 2 {
 			a.info()
 			a.empty()
