@@ -38,6 +38,9 @@ type Client struct {
 	// members have to get the same answers. Without one, or without an answer, a
 	// commit with such a proposal is mlscore.ErrUnresolvable. Optional.
 	Associate func(group *mlscore.PublicGroup, sender mlscore.LeafIndex) (associated []mlscore.LeafIndex, known bool)
+	// PastEpochs is how many epochs before the current one application data is
+	// still read of (RFC 9420, Section 15.3); what that takes is kept as long.
+	PastEpochs int
 	// EncryptHandshakes sends proposals and commits as PrivateMessages, which a
 	// leave broker cannot follow.
 	EncryptHandshakes bool
@@ -172,6 +175,16 @@ func (c *Client) ImportKeyPackage(public *mlscore.KeyPackage, initKey, encryptio
 		return nil, invalid("10", "the private keys do not belong to the key package")
 	}
 	return k, nil
+}
+
+// PrivateKeys are the HPKE private keys of init_key and of the leaf's
+// encryption_key, as ImportKeyPackage takes them.
+func (k *KeyPackage) PrivateKeys() (initKey, encryptionKey []byte, err error) {
+	if initKey, err = k.init.key.MarshalBinary(); err != nil {
+		return nil, nil, err
+	}
+	encryptionKey, err = k.leaf.key.MarshalBinary()
+	return initKey, encryptionKey, err
 }
 
 // Message is the key package as an encoded MLSMessage.

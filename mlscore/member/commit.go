@@ -120,7 +120,7 @@ func (g *Group) ConfirmCommit() error {
 	if p == nil {
 		return ErrNoPendingCommit
 	}
-	g.client = p.client
+	g.client, g.reInit = p.client, reInitOf(p.staged)
 	g.enter(p.epoch)
 	return nil
 }

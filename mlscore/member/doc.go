@@ -45,7 +45,7 @@
 //	Section 8         keyschedule.go
 //	Section 9         secrettree.go
 //	Section 10        client.go
-//	Section 11        group.go
+//	Section 11        group.go, successor.go
 //	Section 12.1      propose.go
 //	Section 12.2      select.go, associate.go
 //	Section 12.4      commit.go, process.go

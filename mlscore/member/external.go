@@ -24,7 +24,8 @@ type ExternalJoinOptions struct {
 	// whose leaf is gone or changed, that removes a leaf which something else
 	// here removes, or whose type a member does not list in its capabilities.
 	LeafOperations [][]byte
-	// Proposals are further proposals by value: PSK proposals.
+	// Proposals are further proposals by value: PSK proposals, and in place of
+	// Resync the Remove of an old leaf of this client that has another key.
 	Proposals []*mlscore.Proposal
 	// AuthenticatedData travels in the clear with the commit.
 	AuthenticatedData []byte
@@ -89,6 +90,11 @@ func (b *commitBuilder) externalProposals(gi *mlscore.GroupInfo, opts ExternalJo
 	}
 	b.init = init
 	leaving := make(map[mlscore.LeafIndex]bool)
+	for _, p := range opts.Proposals {
+		if p.Type == mlscore.ProposalTypeRemove {
+			leaving[p.Removed] = true
+		}
+	}
 	references, err := b.stagePending(opts.Pending, leaving)
 	if err != nil {
 		return nil, err

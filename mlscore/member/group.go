@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"slices"
 
 	"leavebroker/mlscore"
 )
@@ -19,6 +20,12 @@ type Group struct {
 	// a Replace.
 	updates []ownLeaf
 	pending *pendingCommit
+	// past reads application data of earlier epochs, the newest last.
+	past []*reader
+	// reInit is what closed the group; nil while it is open.
+	reInit *mlscore.ReInit
+	// origin is the group that this one continues, while it makes its first commit.
+	origin *Group
 	// resumption holds the resumption PSKs of this and earlier epochs.
 	resumption map[uint64][]byte
 	removed    bool
@@ -67,6 +74,10 @@ func newGroup(c *Client, s *suite, e *epoch) *Group {
 func (g *Group) enter(e *epoch) {
 	if g.epoch != nil && g.epoch.private.leafKey() != e.private.leafKey() {
 		g.updates = nil
+	}
+	if g.epoch != nil {
+		g.past = append(g.past, g.epoch.reader())
+		g.past = slices.Delete(g.past, 0, max(0, len(g.past)-g.client.PastEpochs))
 	}
 	g.epoch, g.pending = e, nil
 	n := e.public.Epoch()
@@ -142,6 +153,9 @@ func (g *Group) OwnLeaf() mlscore.LeafIndex { return g.epoch.private.index }
 
 // Client is the client that this member is.
 func (g *Group) Client() *Client { return g.client }
+
+// ReInit is what closed the group (RFC 9420, Section 11.2); nil while it is open.
+func (g *Group) ReInit() *mlscore.ReInit { return g.reInit }
 
 // Removed says whether this member was removed. Its state is then that of the
 // last epoch it was in.
@@ -226,6 +240,9 @@ func (g *Group) findPSK(id mlscore.PreSharedKeyID) ([]byte, error) {
 		if value, ok := g.resumption[id.Epoch]; ok {
 			return value, nil
 		}
+	}
+	if g.origin != nil && id.Type == mlscore.PSKTypeResumption && bytes.Equal(id.GroupID, g.origin.GroupID()) {
+		return g.origin.findPSK(id)
 	}
 	return g.client.findPSK(id)
 }

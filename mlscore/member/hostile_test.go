@@ -417,41 +417,6 @@ func TestSuccessorPSKsOfAWelcome(t *testing.T) {
 	}
 }
 
-// TestSuccessorGroup reopens a reinitialized group under another identifier
-// (RFC 9420, Section 11.2).
-func TestSuccessorGroup(t *testing.T) {
-	w := newWorld(t, 2)
-	w.create(3, nil)
-	w.commit(w.members[0], CommitOptions{Proposals: []*mlscore.Proposal{
-		ReInit(mlscore.ReInit{GroupID: []byte("next"), Version: mlscore.ProtocolVersionMLS10, CipherSuite: 2}),
-	}})
-	old := w.members
-	w.members = nil
-	var keys []*KeyPackage
-	var proposals []*mlscore.Proposal
-	for _, m := range old {
-		c := m.Client()
-		c.PSK = func(id mlscore.PreSharedKeyID) ([]byte, bool) {
-			if id.Usage != mlscore.ResumptionPSKUsageReInit || !bytes.Equal(id.GroupID, m.GroupID()) || id.Epoch != m.Epoch() {
-				return nil, false
-			}
-			return m.ResumptionPSK(id.Epoch)
-		}
-		if m != old[0] {
-			k := must[*KeyPackage](t)(c.NewKeyPackage(forever))
-			keys, proposals = append(keys, k), append(proposals, Add(k.KeyPackage))
-		}
-	}
-	creator := old[0].Client()
-	w.members = []*Group{must[*Group](t)(creator.Create([]byte("next"), nil, forever))}
-	proposals = append(proposals, must[*mlscore.Proposal](t)(creator.ResumptionPSK(mlscore.ResumptionPSKUsageReInit, old[0].GroupID(), old[0].Epoch())))
-	commit := w.commit(w.members[0], CommitOptions{Proposals: proposals})
-	for _, k := range keys {
-		w.members = append(w.members, must[*Group](t)(k.Join(commit.Welcome, nil)))
-	}
-	w.agree()
-}
-
 // TestLeafOutsideTheSecretTree names a sender that the tree does not have.
 func TestLeafOutsideTheSecretTree(t *testing.T) {
 	s := mustSuite(t, 1)

@@ -73,25 +73,59 @@ func (g *Group) processPublic(m *mlscore.PublicMessage) (*Received, error) {
 }
 
 func (g *Group) processPrivate(m *mlscore.PrivateMessage) (*Received, error) {
+	if m.ContentType == mlscore.ContentTypeApplication {
+		if r := g.pastReader(m); r != nil {
+			return r.read(m, g.client.registry())
+		}
+	}
 	if err := g.checkGroup(m.GroupID, m.Epoch); err != nil {
 		return nil, err
+	}
+	if m.ContentType == mlscore.ContentTypeApplication {
+		return g.epoch.reader().read(m, g.client.registry())
 	}
 	a, use, err := g.epoch.messages.decrypt(g.epoch.secrets.senderData, m, g.client.registry())
 	if err != nil {
 		return nil, err
 	}
-	if a.Content.ContentType != mlscore.ContentTypeApplication {
-		received, err := g.processHandshake(a, nil)
-		if err == nil {
-			use()
-		}
-		return received, err
+	received, err := g.processHandshake(a, nil)
+	if err == nil {
+		use()
 	}
-	leaf := g.epoch.public.Tree().Leaf(a.Content.Sender.LeafIndex)
+	return received, err
+}
+
+// reader is what it takes to read the application data of an epoch.
+type reader struct {
+	public     *mlscore.PublicGroup
+	senderData []byte
+	messages   *secretTree
+}
+
+func (e *epoch) reader() *reader { return &reader{e.public, e.secrets.senderData, e.messages} }
+
+// pastReader finds what reads a message of an earlier epoch; nil if nothing does.
+func (g *Group) pastReader(m *mlscore.PrivateMessage) *reader {
+	i := slices.IndexFunc(g.past, func(r *reader) bool {
+		return r.public.Epoch() == m.Epoch && bytes.Equal(r.public.GroupID(), m.GroupID)
+	})
+	if i < 0 {
+		return nil
+	}
+	return g.past[i]
+}
+
+// read decrypts application data and verifies who sent it (RFC 9420, Section 6.3).
+func (r *reader) read(m *mlscore.PrivateMessage, reg *mlscore.Registry) (*Received, error) {
+	a, use, err := r.messages.decrypt(r.senderData, m, reg)
+	if err != nil {
+		return nil, err
+	}
+	leaf := r.public.Tree().Leaf(a.Content.Sender.LeafIndex)
 	if leaf == nil {
 		return nil, invalid("6.1", "the sender's leaf %d is blank", a.Content.Sender.LeafIndex)
 	}
-	if err := a.VerifySignature(g.suite.Suite, leaf.SignatureKey, g.epoch.public.ContextBytes()); err != nil {
+	if err := a.VerifySignature(r.public.Suite(), leaf.SignatureKey, r.public.ContextBytes()); err != nil {
 		return nil, err
 	}
 	use()
@@ -141,9 +175,9 @@ func (g *Group) processHandshake(a *mlscore.AuthenticatedContent, membershipTag 
 	if err != nil {
 		return nil, err
 	}
-	g.client = client
+	g.client, g.reInit = client, reInitOf(staged)
 	g.enter(next)
-	received.ReInit = reInitOf(staged)
+	received.ReInit = g.reInit
 	return received, nil
 }
 

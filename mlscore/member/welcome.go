@@ -97,10 +97,13 @@ func (b *commitBuilder) welcome(next *epoch, staged *mlscore.Staged, form treeFo
 
 // Join joins a group by a Welcome for this key package (RFC 9420, Section
 // 12.4.3.1), an encoded MLSMessage. The ratchet tree is the data of a
-// ratchet_tree extension, or nil where the Welcome carries it. Whether the
-// group is a proper successor or branch of another (RFC 9420, Sections 11.2 and
-// 11.3) is for the client's PSK function and the caller to judge.
+// ratchet_tree extension, or nil where the Welcome carries it. A group that
+// continues another is joined by JoinSuccessor or JoinBranch.
 func (k *KeyPackage) Join(welcome, ratchetTree []byte) (*Group, error) {
+	return k.join(welcome, ratchetTree, nil)
+}
+
+func (k *KeyPackage) join(welcome, ratchetTree []byte, from *origin) (*Group, error) {
 	m, err := mlscore.ParseMLSMessage(welcome, k.client.registry())
 	if err != nil {
 		return nil, err
@@ -113,7 +116,7 @@ func (k *KeyPackage) Join(welcome, ratchetTree []byte) (*Group, error) {
 		return nil, err
 	}
 	s := k.suite
-	psks, err := k.findPSKs(secrets.psks)
+	psks, err := k.findPSKs(secrets.psks, from)
 	if err != nil {
 		return nil, err
 	}
@@ -164,13 +167,23 @@ func (k *KeyPackage) openWelcome(w *mlscore.Welcome) (*groupSecrets, error) {
 	return nil, ErrNotForUs
 }
 
-func (k *KeyPackage) findPSKs(ids []mlscore.PreSharedKeyID) (list []psk, err error) {
+// findPSKs gives the values of a Welcome's pre-shared keys. One of them stands
+// for the group that the new one is meant to continue.
+func (k *KeyPackage) findPSKs(ids []mlscore.PreSharedKeyID, from *origin) (list []psk, err error) {
+	continues := false
 	for _, id := range ids {
-		value, err := k.client.findPSK(id)
+		find := k.client.findPSK
+		if from != nil && from.isNamedBy(id) {
+			find, continues = from.group.findPSK, true
+		}
+		value, err := find(id)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, psk{id, value})
+	}
+	if from != nil && !continues {
+		return nil, ErrNotSuccessor
 	}
 	return list, nil
 }
