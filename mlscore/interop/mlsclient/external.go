@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/codec"
@@ -64,7 +65,7 @@ func (s *server) AddExternalSigner(_ context.Context, req *pb.AddExternalSignerR
 		return nil, err
 	}
 	g := st.group.Public()
-	senders := append(g.ExternalSenders()[:len(g.ExternalSenders()):len(g.ExternalSenders())], sender)
+	senders := append(slices.Clone(g.ExternalSenders()), sender)
 	x := g.Context().Extensions.With(mlscore.ExtensionTypeExternalSenders, mlscore.AppendExternalSenders(nil, senders))
 	message, err := st.group.Propose(member.GroupContextExtensions(x))
 	return st.proposed(message, err)

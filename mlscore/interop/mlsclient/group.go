@@ -184,15 +184,15 @@ func (s *server) Unprotect(_ context.Context, req *pb.UnprotectRequest) (*pb.Unp
 }
 
 func (s *server) StorePSK(_ context.Context, req *pb.StorePSKRequest) (*pb.StorePSKResponse, error) {
-	var p *party
 	if st, ok := s.states[req.StateOrTransactionId]; ok {
-		p = st.party
-	} else if t, err := find(s.transactions, req.StateOrTransactionId, "state or transaction"); err == nil {
-		p = t.party
-	} else {
+		st.psks[string(req.PskId)] = req.PskSecret
+		return new(pb.StorePSKResponse), nil
+	}
+	t, err := find(s.transactions, req.StateOrTransactionId, "state or transaction")
+	if err != nil {
 		return nil, err
 	}
-	p.psks[string(req.PskId)] = req.PskSecret
+	t.psks[string(req.PskId)] = req.PskSecret
 	return new(pb.StorePSKResponse), nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -164,19 +165,13 @@ func withCode(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	for _, kind := range []error{member.ErrRemoved, member.ErrReInitialized, member.ErrPendingCommit, member.ErrNoPendingCommit} {
-		if errors.Is(err, kind) {
-			return status.Error(codes.FailedPrecondition, err.Error())
-		}
+	is := func(kind error) bool { return errors.Is(err, kind) }
+	code := codes.Internal
+	switch {
+	case slices.ContainsFunc([]error{member.ErrRemoved, member.ErrReInitialized, member.ErrNoPendingCommit}, is):
+		code = codes.FailedPrecondition
+	case slices.ContainsFunc([]error{member.ErrNotForUs, member.ErrUnknownPSK, member.ErrNotSuccessor}, is), mlscore.Reason(err) != "error":
+		code = codes.InvalidArgument
 	}
-	refused := []error{member.ErrNotForUs, member.ErrUnknownPSK, member.ErrNotSuccessor}
-	for _, kind := range refused {
-		if errors.Is(err, kind) {
-			return status.Error(codes.InvalidArgument, err.Error())
-		}
-	}
-	if mlscore.Reason(err) != "error" {
-		return status.Error(codes.InvalidArgument, err.Error())
-	}
-	return status.Error(codes.Internal, err.Error())
+	return status.Error(code, err.Error())
 }

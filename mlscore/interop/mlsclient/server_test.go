@@ -20,7 +20,7 @@ func newStage(t *testing.T) *stage {
 }
 
 // refuses checks the code of a call that has to fail.
-func refuses(t *testing.T, what string, want codes.Code, err error) {
+func refuses(t testing.TB, what string, want codes.Code, err error) {
 	t.Helper()
 	if status.Code(err) != want {
 		t.Errorf("%s: %v, want %v", what, err, want)

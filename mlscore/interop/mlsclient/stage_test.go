@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"leavebroker/mlscore"
@@ -387,13 +388,17 @@ func (s *stage) reInit(proposal []byte, next *pb.ReInitProposalRequest, committe
 	w.state = welcome.StateId
 	for _, name := range s.members {
 		if m := s.actor(name); name != welcomer {
-			m.state = call(s, m.rpc.HandleReInitWelcome, &pb.HandleReInitWelcomeRequest{
-				ReinitId: closed[name].ReinitId, Welcome: welcome.Welcome, RatchetTree: welcome.RatchetTree,
-			}).StateId
+			join := &pb.HandleReInitWelcomeRequest{ReinitId: closed[name].ReinitId, Welcome: welcome.Welcome}
+			if externalTree {
+				_, err := m.rpc.HandleReInitWelcome(context.Background(), join)
+				refuses(s.t, "no ratchet tree", codes.InvalidArgument, err)
+			}
+			join.RatchetTree = welcome.RatchetTree
+			m.state = call(s, m.rpc.HandleReInitWelcome, join).StateId
 		}
 	}
 	s.suite, s.groupID = next.CipherSuite, next.GroupId
-	s.is(1, next.Extensions)
+	s.is(1, next.Extensions, forcePath)
 }
 
 // branch lets a member branch a group of some members off.
@@ -411,17 +416,21 @@ func (s *stage) branch(by string, others []string, x []*pb.Extension, forcePath,
 	a.state = made.StateId
 	for _, name := range others {
 		m := s.actor(name)
-		m.state = call(s, m.rpc.HandleBranch, &pb.HandleBranchRequest{
-			StateId: m.state, TransactionId: m.transaction, Welcome: made.Welcome, RatchetTree: made.RatchetTree,
-		}).StateId
+		join := &pb.HandleBranchRequest{StateId: m.state, TransactionId: m.transaction, Welcome: made.Welcome}
+		if externalTree {
+			_, err := m.rpc.HandleBranch(context.Background(), join)
+			refuses(s.t, "no ratchet tree", codes.InvalidArgument, err)
+		}
+		join.RatchetTree = made.RatchetTree
+		m.state = call(s, m.rpc.HandleBranch, join).StateId
 	}
 	s.members = append([]string{by}, others...)
-	s.is(1, x)
+	s.is(1, x, forcePath)
 }
 
-// is checks what group the members are in, that they agree, and that the group
-// goes on.
-func (s *stage) is(epoch uint64, x []*pb.Extension) {
+// is checks what group the members are in, whether its creator, leaf 0, has
+// committed with a path, that all agree, and that the group goes on.
+func (s *stage) is(epoch uint64, x []*pb.Extension, path bool) {
 	s.t.Helper()
 	want, err := extensions(x)
 	if err != nil {
@@ -431,6 +440,17 @@ func (s *stage) is(epoch uint64, x []*pb.Extension) {
 	if string(gc.GroupID) != string(s.groupID) || gc.Epoch != epoch || uint32(gc.CipherSuite) != s.suite ||
 		!bytes.Equal(gc.Extensions.Append(nil), want.Append(nil)) {
 		s.t.Errorf("the group is %+v", gc)
+	}
+	suite, err := mlscore.LookupSuite(gc.CipherSuite)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	tree, err := mlscore.ParseRatchetTree(suite, s.info(true).RatchetTree)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if (tree.Leaf(0).Source == mlscore.LeafNodeSourceCommit) != path {
+		s.t.Errorf("the creator's leaf has source %d, committed with a path: %t", tree.Leaf(0).Source, path)
 	}
 	s.agree()
 	s.commit(s.members[len(s.members)-1], commit{})
