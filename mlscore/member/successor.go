@@ -3,6 +3,7 @@ package member
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 
 	"leavebroker/mlscore"
@@ -69,11 +70,13 @@ func (k *KeyPackage) JoinSuccessor(old *Group, welcome, ratchetTree []byte) (*Gr
 	if err != nil {
 		return nil, err
 	}
-	gc := g.Public().Context()
-	same := gc.Version == r.Version && gc.CipherSuite == r.CipherSuite && bytes.Equal(gc.GroupID, r.GroupID) &&
-		bytes.Equal(gc.Extensions.Append(nil), r.Extensions.Append(nil))
-	if !same {
-		return nil, ErrNotSuccessor
+	switch gc := g.Public().Context(); {
+	case gc.Version != r.Version || gc.CipherSuite != r.CipherSuite:
+		return nil, notSuccessor("version %d and suite 0x%04x", gc.Version, uint16(gc.CipherSuite))
+	case !bytes.Equal(gc.GroupID, r.GroupID):
+		return nil, notSuccessor("group %x", gc.GroupID)
+	case !bytes.Equal(gc.Extensions.Append(nil), r.Extensions.Append(nil)):
+		return nil, notSuccessor("other extensions")
 	}
 	return g, nil
 }
@@ -88,18 +91,22 @@ func (k *KeyPackage) JoinBranch(old *Group, welcome, ratchetTree []byte) (*Group
 	}
 	gc, was := g.Public().Context(), old.Public().Context()
 	if gc.Version != was.Version || gc.CipherSuite != was.CipherSuite {
-		return nil, ErrNotSuccessor
+		return nil, notSuccessor("version %d and suite 0x%04x", gc.Version, uint16(gc.CipherSuite))
 	}
 	members := make(map[string]bool)
 	for _, leaf := range old.Members() {
 		members[string(leaf.Credential.Bytes())] = true
 	}
-	for _, leaf := range g.Members() {
+	for i, leaf := range g.Members() {
 		if !members[string(leaf.Credential.Bytes())] {
-			return nil, ErrNotSuccessor
+			return nil, notSuccessor("leaf %d is no member of the old group", i)
 		}
 	}
 	return g, nil
+}
+
+func notSuccessor(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrNotSuccessor, fmt.Sprintf(format, args...))
 }
 
 // origin says of which group, and by which usage of a resumption PSK, a new

@@ -183,7 +183,7 @@ func (k *KeyPackage) findPSKs(ids []mlscore.PreSharedKeyID, from *origin) (list 
 		list = append(list, psk{id, value})
 	}
 	if from != nil && !continues {
-		return nil, ErrNotSuccessor
+		return nil, notSuccessor("none of the %d PSKs of the Welcome is of usage %d and the old group's", len(ids), from.usage)
 	}
 	return list, nil
 }
