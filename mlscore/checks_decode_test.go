@@ -2,6 +2,7 @@ package mlscore_test
 
 import (
 	"bytes"
+	"errors"
 	"runtime"
 	"slices"
 	"testing"
@@ -105,6 +106,42 @@ func testVersionAndWireFormat(t *testing.T) {
 	w.refuses("a KeyPackage", (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatKeyPackage, KeyPackage: k}).Bytes(), mlscore.ErrMalformed, "6")
 	w.refusesInfo("a group of version 2", func(gi *mlscore.GroupInfo) { gi.GroupContext.Version = 2 }, mlscore.ErrUnsupported, "12.4.3")
 	w.refusesInfo("an unknown suite", func(gi *mlscore.GroupInfo) { gi.GroupContext.CipherSuite = 0x7777 }, mlscore.ErrUnsupported, "17.1")
+}
+
+// testUndefinedValues decodes messages that are as short as they get, with values
+// that have a meaning and with the same bytes around values that have none.
+func testUndefinedValues(t *testing.T) {
+	message := func(wireFormat byte, body ...[]byte) func() error {
+		b := append([]byte{0, 1, 0, wireFormat}, slices.Concat(body...)...)
+		return func() error { _, err := mlscore.ParseMLSMessage(b, nil); return err }
+	}
+	head := make([]byte, 1+8) // group_id and epoch
+	public := func(sender, content byte, body ...byte) func() error {
+		return message(1, head, []byte{sender, 0, content}, body, []byte{0}) // authenticated_data is empty, and the signature
+	}
+	private := func(content byte) func() error { return message(2, head, []byte{content, 0, 0, 0}) }
+	commit := func(b ...byte) func() error {
+		return func() error { _, err := mlscore.ParseCommit(b, mlscore.DefaultRegistry()); return err }
+	}
+	remove := []byte{0, 3, 0, 0, 0, 0}
+	for what, decode := range map[string]func() error{
+		"sender_type 3": public(3, 2, remove...), "content_type 1": public(3, 1, 0), "content_type 3, private": private(3),
+		"no proposal": commit(0, 0), "ProposalOrRefType 2": commit(3, 2, 1, 7, 0), "wire_format 9": message(9),
+	} {
+		if err := decode(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for what, decode := range map[string]func() error{
+		"sender_type 0": public(0, 2, remove...), "sender_type 5": public(5, 2, remove...),
+		"content_type 0": public(3, 0), "content_type 4": public(3, 4),
+		"content_type 0, private": private(0), "content_type 4, private": private(4),
+		"ProposalOrRefType 0": commit(1, 0, 0), "ProposalOrRefType 3": commit(1, 3, 0), "wire_format 0": message(0),
+	} {
+		if err := decode(); !errors.Is(err, mlscore.ErrMalformed) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
 }
 
 func testDuplicateExtensions(t *testing.T) {

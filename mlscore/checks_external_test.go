@@ -2,10 +2,13 @@ package mlscore_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"leavebroker/mlscore"
+	"leavebroker/mlscore/codec"
 	"leavebroker/mlscore/member"
 )
 
@@ -81,6 +84,60 @@ func testExternalCommitTypes(t *testing.T) {
 		"an Update": updateWith(w.update(3, nil)), "a SelfRemove": mlscore.NewSelfRemove(w.group.Registry()),
 	} {
 		w.refuses(what, w.join(c, forge{}, p), mlscore.ErrInvalid, "")
+	}
+}
+
+// removal is a custom proposal that removes a leaf and, where its body says so,
+// those associated with it, as a LeafOperationProposal does. The body is the leaf,
+// whether others are meant, and what tells two proposals apart.
+const removal mlscore.ProposalType = 0xff02
+
+func removalOf(leaf mlscore.LeafIndex, associated bool, serial byte) *mlscore.Proposal {
+	others := byte(0)
+	if associated {
+		others = 1
+	}
+	return &mlscore.Proposal{Type: removal, Body: []byte{3, byte(leaf), others, serial}}
+}
+
+func knowsRemovals(c *member.Client) {
+	able(c)
+	c.Registry = mlscore.DefaultRegistry()
+	c.Registry.Custom = []mlscore.CustomProposal{{
+		Type: removal, Read: func(r *codec.Reader) { r.Opaque() },
+		Expand: func(_ *mlscore.PublicGroup, body []byte) (mlscore.Expansion, error) {
+			return mlscore.Expansion{Sender: mlscore.LeafIndex(body[1]), Associated: body[2] == 1}, nil
+		},
+	}}
+}
+
+// An external commit may contain any number of LeafOperationProposals, of which no
+// two remove the same leaf: neither the sender's nor one that is associated with it.
+func testOneRemovalInExternalCommit(t *testing.T) {
+	w := buildWorld(t, 6, knowsRemovals, nil)
+	c := w.client()
+	knowsRemovals(c)
+	known := func(sender mlscore.LeafIndex) ([]mlscore.LeafIndex, bool) {
+		return map[mlscore.LeafIndex][]mlscore.LeafIndex{3: {4}, 2: {4}}[sender], true
+	}
+	leaving := w.pend(w.by(4), mlscore.NewSelfRemove(w.group.Registry()))
+	w.flagged("of two leaves", w.join(c, forge{}, removalOf(3, false, 0), removalOf(4, false, 0)))
+	for what, test := range map[string]struct {
+		f    forge
+		list []*mlscore.Proposal
+	}{
+		"by two proposals of one sender":     {forge{}, []*mlscore.Proposal{removalOf(4, false, 0), removalOf(4, false, 1)}},
+		"beside its Remove":                  {forge{}, []*mlscore.Proposal{member.Remove(4), removalOf(4, false, 0)}},
+		"beside its SelfRemove":              {forge{proposals: refs{leaving}}, []*mlscore.Proposal{removalOf(4, false, 0)}},
+		"of an associated leaf that asks":    {forge{}, []*mlscore.Proposal{removalOf(3, true, 0), removalOf(4, false, 0)}},
+		"of one associated with two senders": {forge{}, []*mlscore.Proposal{removalOf(3, true, 0), removalOf(2, true, 0)}},
+	} {
+		m := must(mlscore.ParseMLSMessage(w.join(c, test.f, test.list...), w.group.Registry()))
+		_, err := w.group.StageWith(m, known)
+		var refusal *mlscore.Error
+		if !errors.As(err, &refusal) || !strings.Contains(refusal.Detail, "more than one removal of leaf 4") {
+			t.Errorf("%s: got %v", what, err)
+		}
 	}
 }
 

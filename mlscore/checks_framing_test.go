@@ -2,6 +2,7 @@ package mlscore_test
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"testing"
 
@@ -46,6 +47,24 @@ func testPastProposals(t *testing.T) {
 	w.refuses("a commit that refers to it", w.forge(forge{by: 1, proposals: []mlscore.ProposalOrRef{ref}}), mlscore.ErrUnresolvable, "12.4.2")
 }
 
+func testProposalsOfAnEpoch(t *testing.T) {
+	w := newWorld(t, 4)
+	w.pend(external, member.Remove(2))
+	full := mlscore.FullOfProposals(w.group)
+	for what, c := range map[string]struct {
+		message []byte
+		refused bool
+	}{
+		"one that is there": {w.proposal(external, member.Remove(2)), false}, "one more": {w.proposal(external, member.Remove(3)), true},
+		"a commit": {w.forge(forge{by: 1}), false},
+	} {
+		m := must(mlscore.ParseMLSMessage(c.message, nil))
+		if _, err := full.Stage(m); errors.Is(err, mlscore.ErrInvalid) != c.refused || err != nil && !c.refused {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+}
+
 func testContentTypes(t *testing.T) {
 	w := newWorld(t, 4)
 	w.prove()
@@ -63,14 +82,15 @@ func testContentTypes(t *testing.T) {
 		w.refuses("an unknown content_type", w.signBytes(content, w.signer(1)), mlscore.ErrMalformed, "")
 	}
 	for _, c := range []mlscore.ContentType{mlscore.ContentTypeProposal, mlscore.ContentTypeCommit} {
-		private := func(epoch uint64) []byte {
+		private := func(group string, epoch uint64) []byte {
 			return (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatPrivateMessage, PrivateMessage: &mlscore.PrivateMessage{
-				GroupID: w.group.GroupID(), Epoch: epoch, ContentType: c,
+				GroupID: []byte(group), Epoch: epoch, ContentType: c,
 			}}).Bytes()
 		}
-		w.refuses("a PrivateMessage", private(w.group.Epoch()), mlscore.ErrUnresolvable, "6.3")
-		w.refuses("a past PrivateMessage", private(w.group.Epoch()-1), mlscore.ErrStale, "6")
-		w.refuses("a later PrivateMessage", private(w.group.Epoch()+1), mlscore.ErrAhead, "6")
+		w.refuses("a PrivateMessage", private("group", w.group.Epoch()), mlscore.ErrUnresolvable, "6.3")
+		w.refuses("a past PrivateMessage", private("group", w.group.Epoch()-1), mlscore.ErrStale, "6")
+		w.refuses("a later PrivateMessage", private("group", w.group.Epoch()+1), mlscore.ErrAhead, "6")
+		w.refuses("a PrivateMessage of another group", private("other", w.group.Epoch()), mlscore.ErrInvalid, "6.3")
 	}
 }
 

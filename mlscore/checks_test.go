@@ -31,6 +31,7 @@ var checks = []check{
 	{number: 2, what: "no bytes are left over, not in known extensions either", test: testTrailingBytes},
 	{number: 3, what: "lengths are compared with the input before anything is allocated", test: testLengthsBeforeAllocation, elsewhere: "mlscore/codec.TestHugeLengthAllocatesNothing"},
 	{number: 4, what: "version, wire_format and cipher suite are known", test: testVersionAndWireFormat},
+	{number: 4, what: "enumerations have no other values than RFC 9420 gives them", test: testUndefinedValues},
 	{number: 5, what: "no extension type occurs twice in a list", test: testDuplicateExtensions},
 	{number: 6, what: "unknown values are accepted, and kept byte for byte", test: testUnknownValues},
 	{number: 7, what: "the last node of ratchet_tree is a leaf and not blank, nodes are at their places", test: testRatchetTreeShape},
@@ -54,6 +55,7 @@ var checks = []check{
 	// Framing (Section 6)
 	{number: 18, what: "group_id and epoch are the current ones", test: testGroupAndEpoch},
 	{number: 18, what: "proposals of past epochs are ignored, repeated ones count once", test: testPastProposals},
+	{number: 18, what: "not more proposals in one epoch than a limit", test: testProposalsOfAnEpoch},
 	{number: 19, what: "a PublicMessage carries a proposal or commit, a PrivateMessage cannot be followed", test: testContentTypes},
 	{number: 20, what: "the sender exists and may send what it sends", test: testSenders},
 	{number: 21, what: "membership_tag is there for members only, confirmation_tag for commits only, both Nh bytes long", test: testTags,
@@ -111,6 +113,7 @@ var checks = []check{
 	{number: 59, what: "a resync meets the criteria of an Update of the removed leaf", test: testResync,
 		hidden: "whether the credential is acceptable for the removed one is for the application; another one is flagged"},
 	{number: 60, what: "no other proposals of RFC 9420 than ExternalInit, Remove and PreSharedKey", test: testExternalCommitTypes},
+	{number: 60, what: "no two removals of one leaf", test: testOneRemovalInExternalCommit},
 	{number: 61, what: "no references but to SelfRemoves", test: testExternalCommitReferences, elsewhere: "mlscore/member.TestReferencesInExternalCommits"},
 	{number: 62, what: "the joiner takes the leftmost blank leaf after removals, and supports the group", test: testJoinersLeaf},
 	{number: 63, what: "the joiner's keys are nobody else's who stays", test: testJoinersKeys},

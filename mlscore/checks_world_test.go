@@ -366,6 +366,8 @@ func (w *world) applied(f forge) (*mlscore.TreeEdit, []mlscore.LeafIndex) {
 			_ = e.Remove(p.sender)
 		case p.Type == mlscore.ProposalTypeRemove:
 			_ = e.Remove(p.Removed)
+		case p.Type == removal:
+			_ = e.Remove(mlscore.LeafIndex(p.Body[1]))
 		}
 	}
 	var added []mlscore.LeafIndex

@@ -174,7 +174,8 @@ func (g *PublicGroup) resolve(committer Sender, list []ProposalOrRef) ([]Applied
 }
 
 // checkMemberList judges the proposals of a member's commit together
-// (RFC 9420, Section 12.2).
+// (RFC 9420, Section 12.2). An ExternalInit was refused by itself: no member may
+// propose it.
 func checkMemberList(committer LeafIndex, list []AppliedProposal) error {
 	targets := make(map[LeafIndex]ProposalType)
 	target := func(leaf LeafIndex, t ProposalType) error {
@@ -211,8 +212,6 @@ func checkMemberList(committer LeafIndex, list []AppliedProposal) error {
 			if len(list) > 1 {
 				err = invalid("12.2", "a ReInit beside %d other proposals", len(list)-1)
 			}
-		case p.Type == ProposalTypeExternalInit:
-			err = invalid("12.2", "an ExternalInit in a member's commit")
 		}
 		if err != nil {
 			return err
