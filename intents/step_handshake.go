@@ -356,7 +356,7 @@ func (x *step) settle(r *record) {
 	if r.commit == "" {
 		reason = ReasonGap
 	}
-	x.end(r, outcome{StateRemoved, reason, x.group.Epoch()}, r.gone) // others may be associated in another
+	x.end(r, outcome{StateRemoved, reason, x.group.Epoch()}, r.gone) // of an answer, the epoch in which it counts
 }
 
 // countLeftOut counts the epochs that ended without a removal we had proposed,
