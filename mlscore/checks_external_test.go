@@ -3,6 +3,7 @@ package mlscore_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -105,7 +106,10 @@ func knowsRemovals(c *member.Client) {
 	c.Registry = mlscore.DefaultRegistry()
 	c.Registry.Custom = []mlscore.CustomProposal{{
 		Type: removal, Read: func(r *codec.Reader) { r.Opaque() },
-		Expand: func(_ *mlscore.PublicGroup, body []byte) (mlscore.Expansion, error) {
+		Expand: func(g *mlscore.PublicGroup, body []byte) (mlscore.Expansion, error) {
+			if g.Tree().Leaf(mlscore.LeafIndex(body[1])) == nil {
+				return mlscore.Expansion{}, fmt.Errorf("%w: nobody's removal", mlscore.ErrInvalid)
+			}
 			return mlscore.Expansion{Sender: mlscore.LeafIndex(body[1]), Associated: body[2] == 1}, nil
 		},
 	}}
@@ -121,6 +125,7 @@ func testOneRemovalInExternalCommit(t *testing.T) {
 		return map[mlscore.LeafIndex][]mlscore.LeafIndex{3: {4}, 2: {4}}[sender], true
 	}
 	leaving := w.pend(w.by(4), mlscore.NewSelfRemove(w.group.Registry()))
+	w.refuses("of nobody", w.join(c, forge{}, removalOf(9, false, 0)), mlscore.ErrInvalid, "")
 	w.flagged("of two leaves", w.join(c, forge{}, removalOf(3, false, 0), removalOf(4, false, 0)))
 	for what, test := range map[string]struct {
 		f    forge
