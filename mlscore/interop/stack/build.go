@@ -33,9 +33,9 @@ type Driver struct {
 	command []string
 }
 
-// Build builds a driver. What the tools say goes to progress. A toolchain or
-// registry that is not there makes the driver Missing; anything else that fails
-// is an error.
+// Build builds a driver. What the tools say goes to progress. A toolchain that is
+// not there, or a registry that does not give what is needed, makes the driver
+// Missing; anything else that fails is an error.
 func Build(name string, progress io.Writer) (*Driver, error) {
 	_, here, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(here), "..", name)
@@ -71,7 +71,7 @@ func (d *Driver) Start() (Stack, error) {
 }
 
 func (d *Driver) cargo(dir string, progress io.Writer) error {
-	if d.lacks("cargo") {
+	if d.lacks("cargo") || d.Name == MLSRS && d.lacksOpenSSL() {
 		return nil
 	}
 	target := os.Getenv("CARGO_TARGET_DIR")
@@ -139,19 +139,30 @@ func (d *Driver) lacks(program string) bool {
 	return false
 }
 
-// unreachableSigns are what tools say where a registry cannot be reached.
-var unreachableSigns = []string{
-	"network failure", "could not resolve", "couldn't resolve", "failed to connect", "timed out", "timeout was reached",
-	"could not transfer", "unknown host", "enotfound", "econnrefused", "econnreset", "etimedout", "eai_again",
+// lacksOpenSSL says that the library of mls-rs' cryptography cannot be built
+// against, and notes it.
+func (d *Driver) lacksOpenSSL() bool {
+	if d.lacks("pkg-config") {
+		return true
+	}
+	if err := exec.Command("pkg-config", "--exists", "openssl").Run(); err != nil {
+		d.Missing = "the headers of OpenSSL (libssl-dev) are not installed"
+		return true
+	}
+	return false
 }
 
-// unreachable notes that a registry cannot be reached, or gives the error back.
+// ownFaults are what tools say where the fault is in the driver's folder.
+var ownFaults = []string{"--locked", "npm error code eusage", "npm error code ejsonparse", "compilation error", "non-parseable pom"}
+
+// unreachable notes that what a driver needs cannot be fetched, or gives the
+// error back where that is the driver's own fault.
 func (d *Driver) unreachable(said []byte, err error) error {
 	lower := strings.ToLower(string(said))
-	if !slices.ContainsFunc(unreachableSigns, func(sign string) bool { return strings.Contains(lower, sign) }) {
+	if slices.ContainsFunc(ownFaults, func(sign string) bool { return strings.Contains(lower, sign) }) {
 		return err
 	}
-	d.Missing = fmt.Sprintf("its registry cannot be reached: %v", err)
+	d.Missing = fmt.Sprintf("what it needs cannot be fetched: %v", err)
 	return nil
 }
 
