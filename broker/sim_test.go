@@ -14,7 +14,6 @@ import (
 
 	"leavebroker/intents"
 	"leavebroker/mlscore"
-	"leavebroker/mlscore/mlstest"
 )
 
 // The simulation plays histories: the messages of one group, as real members
@@ -58,7 +57,6 @@ func simSizeOf(t *testing.T) simSize {
 
 func TestSimulation(t *testing.T) {
 	size := simSizeOf(t)
-	mlstest.RememberSignatures(t)                     // all histories of a script have the same
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // there is little to collect, and much that is short-lived
 	scripts := map[uint64]*simScript{}
 	var total simCounts

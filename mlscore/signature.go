@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/cloudflare/circl/sign/ed448"
-	"leavebroker/mlscore/internal/verified"
 )
 
 // SignatureScheme is a TLS SignatureScheme code point (RFC 8446, Section 4.2.3).
@@ -73,7 +72,7 @@ func verify(scheme SignatureScheme, publicKey, message, signature []byte) (bool,
 		if err := checkKeyLength(scheme, publicKey, ed25519.PublicKeySize); err != nil {
 			return false, err
 		}
-		return verified.Ed25519.Load().Verify(publicKey, message, signature, func() bool { return ed25519.Verify(publicKey, message, signature) }), nil
+		return ed25519.Verify(publicKey, message, signature), nil
 	case Ed448:
 		if err := checkKeyLength(scheme, publicKey, ed448.PublicKeySize); err != nil {
 			return false, err
