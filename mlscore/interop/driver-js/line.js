@@ -1,7 +1,7 @@
 // The line protocol of drivers (../README.md), as far as it is the same for every stack.
 import { createInterface } from "node:readline"
 
-const DEADLINE_MS = 10_000
+const DEADLINE_MS = 40_000
 
 /** The stack has no such operation. */
 export class Unsupported extends Error {}
