@@ -81,7 +81,18 @@ type history struct {
 	owed bool
 	// later are outputs stored after the position that was asked for.
 	later []*received
+	// newest is the sequence of the last entry that was read.
+	newest uint64
 }
+
+// lacks says that the log was read as it was before an entry: a server that was
+// cut off from the others, or stood still, may take itself for their leader.
+func (h *history) lacks(seq uint64) bool {
+	return seq > max(h.newest, h.group.snapshot.position)
+}
+
+// errLags: what was read of a log lacks its end.
+var errLags = fmt.Errorf("%w: the log was read from a server that lags", errUnavailable)
 
 // loadAttempts is how often a group is loaded anew because its log was
 // compacted meanwhile.
@@ -116,6 +127,7 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 		upTo = max(upTo, entry.Position)
 	}
 	err = b.readSince(ctx, h.group, func(r *received) {
+		h.newest = r.seq
 		switch {
 		case r.seq <= upTo:
 			notices := h.group.fold(r)
@@ -131,6 +143,9 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 	})
 	if err != nil {
 		return nil, err
+	}
+	if h.lacks(entry.Position) {
+		return nil, errLags
 	}
 	h.group.openIntents = countOpen(h.group.state)
 	b.settled(k)

@@ -203,7 +203,11 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 		clone := *g
 		return &history{group: &clone}, nil
 	}
-	return o.b.load(ctx, k, t, upTo, groupID)
+	h, err := o.b.load(ctx, k, t, upTo, groupID)
+	if err == nil && in != nil && h.lacks(in.seq) {
+		return nil, errLags
+	}
+	return h, err
 }
 
 // keep holds a group in memory while it is open, and tells whether it is. What

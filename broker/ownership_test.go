@@ -249,3 +249,51 @@ func TestClaimWithoutReset(t *testing.T) {
 		})
 	}
 }
+
+// What a server that lags gives of a log is not taken for all of it.
+func TestLogOfALaggingServer(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	defer o.begin()()
+	log := o.group.log
+	defer func() { o.group.log = log }()
+	remembered := must[ledgerEntry](t)(w.broker.ledger.get(ctx, w.key()))
+	tenant := w.broker.tenants[w.tenant]
+	for _, at := range []struct {
+		upTo   uint64
+		inHand uint64
+		stale  bool
+	}{
+		{remembered.Position - 1, 0, true}, {remembered.Position, 0, false},
+		{remembered.Position, remembered.Position, false}, {remembered.Position, remembered.Position + 10, true},
+	} {
+		o.group.log = laggingLog{log, at.upTo}
+		o.forget()
+		var in *received
+		if at.inHand > 0 {
+			in = &received{entry: entry{seq: at.inHand}, key: w.key(), kind: kindCommit, tenant: tenant}
+		}
+		if _, err := o.take(ctx, w.key(), tenant, in); errors.Is(err, errLags) != at.stale {
+			t.Errorf("up to %d of %d, in hand %d: %v", at.upTo, remembered.Position, at.inHand, err)
+		}
+	}
+}
+
+// laggingLog is a log as it was when it ended at a sequence.
+type laggingLog struct {
+	journal
+	end uint64
+}
+
+func (l laggingLog) readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error {
+	return l.journal.readGroup(ctx, k, from, func(e entry) error {
+		if e.seq > l.end {
+			return nil
+		}
+		return each(e)
+	})
+}

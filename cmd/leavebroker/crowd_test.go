@@ -252,10 +252,14 @@ func (c *crowd) publish(kind string, body []byte) (seq uint64) {
 	return seq
 }
 
-// status asks where an intent of the group stands. The broker must know it.
+// status asks where an intent of the group stands. The broker must know it, but
+// for the time in which a server answers that was cut off from the others.
 func (c *crowd) status(id string) (v *delivery.Verdict) {
 	c.check(c.again(func(ctx context.Context) (err error) {
 		v, err = c.ds.IntentStatus(ctx, c.id, id)
+		if refusal := (*delivery.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == "404" {
+			err = errors.New(refusal.Text) // asked again, while there is patience
+		}
 		return err
 	}))
 	return v
