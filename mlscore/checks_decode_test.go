@@ -68,6 +68,9 @@ func testTrailingBytes(t *testing.T) {
 		for _, wrong := range [][]byte{append(bytes.Clone(body), 0), body[:len(body)-1]} {
 			w.refuses("a body in a leaf", w.proposal(w.by(3), leafWith(wrong)), mlscore.ErrMalformed, "")
 			w.refuses("a body in a group", w.proposal(w.by(3), groupWith(wrong)), mlscore.ErrMalformed, "")
+			w.refusesInfo("a body in a GroupContext", func(gi *mlscore.GroupInfo) {
+				gi.GroupContext.Extensions = gi.GroupContext.Extensions.With(x, wrong)
+			}, mlscore.ErrMalformed, "")
 			w.refusesInfo("a body in a GroupInfo", func(gi *mlscore.GroupInfo) {
 				gi.Extensions = gi.Extensions.With(x, wrong)
 			}, mlscore.ErrMalformed, "")
@@ -105,6 +108,9 @@ func testVersionAndWireFormat(t *testing.T) {
 	k := w.keyPackage(nil)
 	w.refuses("a KeyPackage", (&mlscore.MLSMessage{WireFormat: mlscore.WireFormatKeyPackage, KeyPackage: k}).Bytes(), mlscore.ErrMalformed, "6")
 	w.refusesInfo("a group of version 2", func(gi *mlscore.GroupInfo) { gi.GroupContext.Version = 2 }, mlscore.ErrUnsupported, "12.4.3")
+	later := w.info(func(gi *mlscore.GroupInfo) { gi.GroupContext.Version = 2 })
+	_, err := mlscore.NewPublicGroupWithTree(later, w.group.Tree(), w.opts)
+	w.isRefusal("a group of version 2 whose tree is verified", err, mlscore.ErrUnsupported, "12.4.3")
 	w.refusesInfo("an unknown suite", func(gi *mlscore.GroupInfo) { gi.GroupContext.CipherSuite = 0x7777 }, mlscore.ErrUnsupported, "17.1")
 }
 

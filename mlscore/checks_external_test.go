@@ -122,8 +122,11 @@ func testOneRemovalInExternalCommit(t *testing.T) {
 	c := w.client()
 	knowsRemovals(c)
 	known := func(sender mlscore.LeafIndex) ([]mlscore.LeafIndex, bool) {
-		return map[mlscore.LeafIndex][]mlscore.LeafIndex{3: {4}, 2: {4}}[sender], true
+		return map[mlscore.LeafIndex][]mlscore.LeafIndex{3: {4}, 2: {4}, 1: {9}}[sender], true
 	}
+	blank := must(mlscore.ParseMLSMessage(w.join(c, forge{}, removalOf(1, true, 0)), w.group.Registry()))
+	_, err := w.group.StageWith(blank, known)
+	w.isRefusal("an associated leaf that is not there", err, mlscore.ErrUnresolvable, "")
 	leaving := w.pend(w.by(4), mlscore.NewSelfRemove(w.group.Registry()))
 	w.refuses("of nobody", w.join(c, forge{}, removalOf(9, false, 0)), mlscore.ErrInvalid, "")
 	w.flagged("of two leaves", w.join(c, forge{}, removalOf(3, false, 0), removalOf(4, false, 0)))
