@@ -15,9 +15,6 @@ var (
 	ErrRemoved = errors.New("removed from the group")
 	// ErrReInitialized: the group was closed by a ReInit (RFC 9420, Section 11.2).
 	ErrReInitialized = errors.New("group was reinitialized")
-	// ErrPendingCommit: there is an own commit whose fate is not known yet;
-	// confirm it or drop it first.
-	ErrPendingCommit = errors.New("own commit is pending")
 	// ErrNoPendingCommit: there is no own commit to confirm.
 	ErrNoPendingCommit = errors.New("no own commit is pending")
 	// ErrNotForUs: no part of the Welcome is for the given key package.
