@@ -92,7 +92,7 @@ func (h *history) lacks(seq uint64) bool {
 }
 
 // errLags: what was read of a log lacks its end.
-var errLags = fmt.Errorf("%w: the log was read from a server that lags", errUnavailable)
+var errLags = fmt.Errorf("%w: the log was read from a server that lags behind the others: try again", errUnavailable)
 
 // loadAttempts is how often a group is loaded anew because its log was
 // compacted meanwhile.

@@ -275,6 +275,7 @@ func (w *chaosWorld) liveAgainAndAgain(worker int) {
 			fail: func(err error) { w.Error(err); runtime.Goexit() },
 			ctx:  w.Context(), nc: nc, ds: ds, tenant: "acme", suite: suite, id: fmt.Appendf(nil, "life-%d-%d", worker, n),
 			sender: d.externalSender("acme", suite), random: rand.NewChaCha8([32]byte{byte(worker), byte(n), byte(w.seed)}), shared: new(member.Shared),
+			split: w.form.servers > 1,
 		}
 		w.mu.Lock()
 		w.lives = append(w.lives, l)

@@ -38,6 +38,7 @@ type crowd struct {
 	sender mlscore.ExternalSender
 	random io.Reader
 	shared *member.Shared
+	split  bool // the servers can be cut off from each other
 
 	members []*member.Group // who is in the group and has its state
 	named   int
@@ -252,12 +253,12 @@ func (c *crowd) publish(kind string, body []byte) (seq uint64) {
 	return seq
 }
 
-// status asks where an intent of the group stands. The broker must know it, but
-// for the time in which a server answers that was cut off from the others.
+// status asks where an intent of the group stands. The broker must know it; where
+// servers can be split, but for the time in which one answers that was cut off.
 func (c *crowd) status(id string) (v *delivery.Verdict) {
 	c.check(c.again(func(ctx context.Context) (err error) {
 		v, err = c.ds.IntentStatus(ctx, c.id, id)
-		if refusal := (*delivery.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == "404" {
+		if refusal := (*delivery.Refusal)(nil); c.split && errors.As(err, &refusal) && refusal.Code == "404" {
 			err = errors.New(refusal.Text) // asked again, while there is patience
 		}
 		return err
@@ -282,7 +283,7 @@ func (c *crowd) awaitStatus(id string, wanted func(*delivery.Verdict) bool) *del
 func (c *crowd) pending() (proposals [][]byte) {
 	c.check(c.again(func(ctx context.Context) error {
 		p, err := c.ds.Pending(ctx, c.id)
-		if refusal := (*delivery.Refusal)(nil); errors.As(err, &refusal) && refusal.Code == "404" {
+		if refusal := (*delivery.Refusal)(nil); c.split && errors.As(err, &refusal) && refusal.Code == "404" {
 			return nil // the first GroupInfo is not folded yet
 		}
 		if err == nil && p.Epoch == c.epoch() {
