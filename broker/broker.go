@@ -55,8 +55,10 @@ type Broker struct {
 	health     health
 	full       atomic.Bool // the server had no room for the last write
 	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
+	adopting   sync.Map    // groupKey: groups that another instance found open in a partition of this one
 
-	rereading sync.Mutex // held while the ledger is read again
+	watchPatience time.Duration
+	rereading     sync.Mutex // held while the ledger is read again
 
 	cached  atomic.Int64 // bytes of the groups in memory
 	open    openGroups
@@ -66,11 +68,12 @@ type Broker struct {
 
 	work       context.Context // ends when the drain is over
 	stopWork   context.CancelFunc
-	background sync.WaitGroup // what runs beside the partitions: requests, questions
-	spawn      func(func())   // background.Go, but for a simulation
-	requests   chan struct{}  // a slot for each request at a time
-	asking     chan struct{}  // a slot for each question at a time
-	loading    chan struct{}  // a slot for each group that is woken in the background
+	background sync.WaitGroup                        // what runs beside the partitions: requests, questions
+	spawn      func(func())                          // background.Go, but for a simulation
+	woken      func(context.Context, groupKey) error // recoverDeliveries, but for a simulation
+	requests   chan struct{}                         // a slot for each request at a time
+	asking     chan struct{}                         // a slot for each question at a time
+	loading    chan struct{}                         // a slot for each group that is woken in the background
 
 	reconnected chan struct{} // has one when the ledger has to be watched anew
 
@@ -103,9 +106,9 @@ func assemble(opts Options) *Broker {
 		opts: opts, log: opts.Logger, names: names{prefix: opts.Prefix},
 		tenants: map[string]*tenant{}, byTenant: map[string]*streamGroup{}, byOwnerKey: map[string]*owner{},
 		members: newMembers(opts.Instance, opts.PinTTL), requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
-		loading: make(chan struct{}, loadsAtStart), reconnected: make(chan struct{}, 1),
+		loading: make(chan struct{}, loadsAtStart), reconnected: make(chan struct{}, 1), watchPatience: watchPatience,
 	}
-	b.health.tell, b.spawn = b.tellTrouble, b.background.Go
+	b.health.tell, b.spawn, b.woken = b.tellTrouble, b.background.Go, b.recoverDeliveries
 	b.work, b.stopWork = context.WithCancel(context.Background())
 	b.setPhase("not started")
 	for _, t := range opts.Tenants {
@@ -199,18 +202,24 @@ func (b *Broker) run(ctx context.Context) error {
 		}
 		return err
 	}
-	serving, ctx := errgroup.WithContext(ctx)
+	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	serving, working := errgroup.WithContext(whole)
 	for _, o := range b.all {
-		serving.Go(func() error { return o.run(ctx) })
+		serving.Go(func() error { return o.run(working) })
 	}
 	for _, task := range []func(context.Context) error{b.runTimers, b.watchHidden, b.keepMembers, b.runCheckpoints, b.compactLogs, b.inspect} {
-		serving.Go(func() error { return task(ctx) })
+		serving.Go(func() error { return task(working) })
 	}
 	b.setPhase("")
 	b.log.Info("serving", zap.String("instance", b.opts.Instance), zap.Int("tenants", len(b.tenants)), zap.Int("open_groups", len(b.open.list())))
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-working.Done(): // a task has failed
+	}
 	b.setPhase("draining")
-	b.leaveMembers()
+	b.leaveMembers() // before a partition is free: others know whose it is then
+	stop()
 	return errors.Join(service.Stop(), serving.Wait())
 }
 
@@ -250,6 +259,7 @@ func (b *Broker) start(ctx context.Context) (service micro.Service, err error) {
 			service, err = b.addService()
 			return err
 		}},
+		{"awaiting that the server knows of them", func(context.Context) error { return classify(b.nc.FlushTimeout(apiTimeout)) }},
 	} {
 		if err := b.retry(ctx, step.phase, step.do); err != nil {
 			return nil, err
@@ -273,7 +283,7 @@ func (o *owner) wakeOpen(ctx context.Context) {
 		}
 		o.b.loading <- struct{}{}
 		o.b.wake(k)
-		if err := o.b.recoverDeliveries(ctx, k); err != nil && ctx.Err() == nil {
+		if err := o.b.woken(ctx, k); err != nil && ctx.Err() == nil {
 			o.b.log.Warn("deliveries of a group are not told", zap.Stringer("group", k), zap.Error(err))
 		}
 		<-o.b.loading
@@ -350,12 +360,7 @@ func (b *Broker) Live() error {
 
 // Summary counts the groups with something to do and their open intents.
 func (b *Broker) Summary() (groups, open int) {
-	b.open.mu.RLock()
-	defer b.open.mu.RUnlock()
-	for _, n := range b.open.intents {
-		open += n
-	}
-	return len(b.open.intents), open
+	return b.open.count()
 }
 
 // Close ends everything at once; Run does so in order.

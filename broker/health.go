@@ -153,7 +153,7 @@ const troubleAgain = 30 * time.Second
 func (b *Broker) trouble(k groupKey, err error) {
 	b.health.set("group "+k.String(), k, err)
 	b.owed.Store(k, struct{}{})
-	b.open.set(k, true, 1)
+	b.open.set(k, true, 1, 0)
 	b.timers.sooner(k, b.opts.Clock().Add(troubleAgain))
 }
 

@@ -49,23 +49,19 @@ func (b *Broker) watchHidden(ctx context.Context) error {
 func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	c, err := o.consumer(ctx)
-	if err != nil {
-		return 0, classify(err)
+	at, err := o.feed.progress(ctx)
+	if err != nil || at.inHand == 0 {
+		return 0, err
 	}
-	info := c.CachedInfo()
-	if info.NumAckPending == 0 {
-		return 0, nil
-	}
-	if info.Delivered.Stream != suspect {
-		return info.Delivered.Stream, nil
+	if at.newest != suspect {
+		return at.newest, nil
 	}
 	defer o.begin()()
 	passed, err := o.refuseEmpty(ctx, suspect)
 	if passed == 0 || err != nil {
 		return suspect, err
 	}
-	if err := o.resetConsumer(ctx, passed); err != nil {
+	if err := o.reset(ctx, passed); err != nil {
 		return suspect, err
 	}
 	o.position = max(o.position, passed)

@@ -52,14 +52,22 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("version %d, this program knows %d: run the program that wrote it, or a newer one", e.have, e.want)
 }
 
-// ledger holds the entries of groups. Writes are by compare-and-swap on the
-// revision. records is the one in a bucket.
+// ledger holds the entries of groups and the records of partitions. Writes are
+// by compare-and-swap on the revision. records is the one in a bucket.
 type ledger interface {
 	// get gives the entry of a group, a zero one where there is none.
 	get(ctx context.Context, k groupKey) (ledgerEntry, error)
 	// put stores an entry in place of an older one and gives it with its revision;
 	// errConflict if the older one is not the last.
 	put(ctx context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error)
+	// owner gives the record of a partition and its revision, a zero one where
+	// there is none.
+	owner(ctx context.Context, key string) (ownerRecord, uint64, error)
+	// putOwner stores the record of a partition in place of a revision and gives
+	// the next.
+	putOwner(ctx context.Context, key string, r ownerRecord, rev uint64) (uint64, error)
+	// each gives every entry whose key matches a filter.
+	each(ctx context.Context, filter string, take func(jetstream.KeyValueEntry)) error
 }
 
 // records is the bucket of the ledger: of groups, and of partitions (see
@@ -121,7 +129,6 @@ func (l records) put(ctx context.Context, k groupKey, old ledgerEntry, r remembe
 	return ledgerEntry{remembered: r, value: r.comparable(), rev: rev}, nil
 }
 
-// owner gives the record of a partition, a zero one where there is none.
 func (l records) owner(ctx context.Context, key string) (ownerRecord, uint64, error) {
 	value, rev, err := l.read(ctx, key)
 	if err != nil || value == nil {
@@ -134,7 +141,6 @@ func (l records) owner(ctx context.Context, key string) (ownerRecord, uint64, er
 	return r, rev, err
 }
 
-// putOwner stores the record of a partition in place of a revision.
 func (l records) putOwner(ctx context.Context, key string, r ownerRecord, rev uint64) (uint64, error) {
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -143,7 +149,6 @@ func (l records) putOwner(ctx context.Context, key string, r ownerRecord, rev ui
 	return l.write(ctx, key, value, rev)
 }
 
-// each gives every entry whose key matches a filter.
 func (l records) each(ctx context.Context, filter string, take func(jetstream.KeyValueEntry)) error {
 	w, err := l.kv.Watch(ctx, filter)
 	if err != nil {

@@ -22,6 +22,7 @@ type owner struct {
 	b      *Broker
 	group  *streamGroup
 	number int
+	feed   feed
 
 	work     sync.Mutex  // held while an input or a wake-up is worked on
 	position uint64      // what was consumed is acknowledged up to here; guarded by work
@@ -40,7 +41,7 @@ type owner struct {
 
 	uncompacted map[groupKey]int // logs that could not be compacted, and their entries; of compactLogs alone
 
-	holds     atomic.Bool   // the partition is this instance's; becomes true under work
+	holds     atomic.Bool   // the partition is this instance's; becomes true under work and recMu
 	lost      atomic.Bool   // another took it: the server may still deliver to this instance
 	heldSince atomic.Int64  // UnixNano
 	busySince atomic.Int64  // UnixNano of the work in hand, 0 while idle
@@ -57,10 +58,12 @@ type owner struct {
 }
 
 func newOwner(b *Broker, group *streamGroup, number int) *owner {
-	return &owner{
+	o := &owner{
 		b: b, group: group, number: number, groups: loaded{total: &b.cached}, asks: questions{}, controls: controls{},
 		poked: make(chan struct{}, 1), seenMore: make(chan struct{}),
 	}
+	o.feed = partitionFeed{o}
+	return o
 }
 
 // begin takes the partition to work on it; the result gives it back.
@@ -113,6 +116,7 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 // matter. So does what comes again because the server may have lost what followed
 // from it, if the group has ever had something to do.
 func (o *owner) idle(ctx context.Context, r *received) (bool, error) {
+	o.adoptNow(ctx, r.key)
 	switch {
 	case r.kind == kindIntent, r.kind == kindControl, o.b.open.has(r.key), o.peek(r.key) != nil:
 		return false, nil
@@ -214,7 +218,7 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 // is done again says nothing of that before it is as far as the ledger.
 func (o *owner) keep(g *group) {
 	isOpen := g.state.Open() || g.ledger.Open && g.state.Position() < g.ledger.Position
-	o.b.open.set(g.key, isOpen, g.openIntents)
+	o.b.open.set(g.key, isOpen, g.openIntents, g.ledger.rev)
 	o.mu.Lock()
 	if isOpen {
 		o.groups.add(g)
@@ -289,6 +293,7 @@ func (o *owner) wake(ctx context.Context, k groupKey) error {
 	if !o.holds.Load() {
 		return nil
 	}
+	o.adoptNow(ctx, k)
 	return o.advance(ctx, k, t, nil)
 }
 
@@ -298,51 +303,4 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// openGroups are the groups with something to do, and how many open intents
-// each has.
-type openGroups struct {
-	mu      sync.RWMutex
-	intents map[groupKey]int // guarded by mu
-	tenants map[string]int   // sum of intents by tenant; guarded by mu
-}
-
-func (s *openGroups) has(k groupKey) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	_, ok := s.intents[k]
-	return ok
-}
-
-func (s *openGroups) set(k groupKey, isOpen bool, n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.intents == nil {
-		s.intents, s.tenants = map[groupKey]int{}, map[string]int{}
-	}
-	s.tenants[k.tenant] -= s.intents[k]
-	delete(s.intents, k)
-	if isOpen {
-		s.intents[k] = n
-		s.tenants[k.tenant] += n
-	}
-}
-
-// ofTenant is the number of open intents of a tenant.
-func (s *openGroups) ofTenant(tenant string) int {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.tenants[tenant]
-}
-
-// list is every open group.
-func (s *openGroups) list() []groupKey {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	keys := make([]groupKey, 0, len(s.intents))
-	for k := range s.intents {
-		keys = append(keys, k)
-	}
-	return keys
 }

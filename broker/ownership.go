@@ -127,7 +127,7 @@ func (o *owner) letGo() {
 // partition's record. A watch may take long to come back after its server went:
 // then the ledger is read again at once.
 func (o *owner) awaitRevision(ctx context.Context, rev uint64) error {
-	for _, patience := range []time.Duration{watchPatience, apiTimeout} {
+	for _, patience := range []time.Duration{o.b.watchPatience, apiTimeout} {
 		if o.sawRevision(ctx, rev, patience) {
 			return nil
 		}
@@ -138,7 +138,8 @@ func (o *owner) awaitRevision(ctx context.Context, rev uint64) error {
 	return fmt.Errorf("%w: the ledger is not read up to revision %d", errUnavailable, rev)
 }
 
-// watchPatience is how long the watch of the ledger may lag behind a write.
+// watchPatience is how long the watch of the ledger may lag behind a write, but
+// in a simulation.
 const watchPatience = 500 * time.Millisecond
 
 // sawRevision says whether the ledger was read up to a revision of the
@@ -176,6 +177,20 @@ func (b *Broker) isFree(r ownerRecord) bool {
 	return r.Released || r.Instance == b.opts.Instance || !b.members.isLive(r.Instance)
 }
 
+// hold makes the partition this instance's, unless another has claimed it since
+// this one did. The caller holds work.
+func (o *owner) hold() bool {
+	o.recMu.Lock()
+	defer o.recMu.Unlock()
+	if o.seenRev > o.term && o.seen.Instance != o.b.opts.Instance {
+		return false
+	}
+	o.lost.Store(false) // what was lost is taken again
+	o.heldSince.Store(time.Now().UnixNano())
+	o.holds.Store(true)
+	return true
+}
+
 // errReset: the consumer begins again before the message in hand.
 var errReset = errors.New("the consumer was reset")
 
@@ -184,7 +199,7 @@ var errReset = errors.New("the consumer was reset")
 // is not worked on. Without one in hand, the partition has to be free. The caller
 // holds work.
 func (o *owner) claim(ctx context.Context, inHand bool) error {
-	old, rev, err := o.b.records.owner(ctx, o.group.names.ownerKey(o.number))
+	old, rev, err := o.b.ledger.owner(ctx, o.group.names.ownerKey(o.number))
 	if err != nil {
 		return err
 	}
@@ -192,13 +207,12 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 		o.observe(old, rev) // the watch of the ledger lags
 		return errConflict
 	}
-	c, err := o.consumer(ctx)
+	at, err := o.feed.progress(ctx)
 	if err != nil {
-		return wrapAsset(classify(err), "consumer", o.group.names.partitionConsumer(o.number))
+		return err
 	}
-	info := c.CachedInfo()
-	floor := info.AckFloor.Stream
-	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(old.Position, floor)}
+	floor := at.floor
+	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(max(old.Position, logStart), floor)}
 	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
 		next.Position = floor // nothing that was acknowledged can be lost
 	}
@@ -209,32 +223,38 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 		return err
 	}
 	// What the last owner had in hand is delivered at once, not after the ack wait.
-	again := next.Position != floor || !inHand && info.NumAckPending > 0
+	again := next.Position != floor || !inHand && at.inHand > 0
 	if again {
-		if err := o.resetConsumer(ctx, next.Position); err != nil {
+		if err := o.reset(ctx, next.Position); err != nil {
 			return err // what lies between is not passed over: the partition is not held
 		}
 	}
 	o.forget()
-	o.position, o.redo = next.Position, floor
+	o.position, o.redo, o.pin = next.Position, floor, ""
 	if !inHand {
 		o.lostPin = "" // what is delivered now is for this instance, by any pin
 	}
-	o.holds.Store(true)
-	o.heldSince.Store(time.Now().UnixNano())
+	if !o.hold() {
+		return errConflict
+	}
 	o.b.log.Debug("a partition is taken", zap.String("stream", o.group.names.logStream()), zap.Int("partition", o.number),
 		zap.String("from", old.Instance), zap.Uint64("position", next.Position), zap.Uint64("ack_floor", floor))
-	o.b.background.Go(func() { o.wakeOpen(o.b.work) })
+	o.b.spawn(func() { o.wakeOpen(o.b.work) })
 	if again {
 		return errReset
 	}
 	return nil
 }
 
+// reset lets the consumer deliver again what follows a position.
+func (o *owner) reset(ctx context.Context, after uint64) error {
+	return o.b.write("reset", func() error { return o.feed.reset(ctx, after) })
+}
+
 // writeRecord writes the record in place of a revision. The caller holds work.
 func (o *owner) writeRecord(ctx context.Context, r ownerRecord, rev uint64) error {
 	return o.b.write("owner", func() error {
-		next, err := o.b.records.putOwner(ctx, o.group.names.ownerKey(o.number), r, rev)
+		next, err := o.b.ledger.putOwner(ctx, o.group.names.ownerKey(o.number), r, rev)
 		if err == nil {
 			o.term, o.recorded = next, r
 		}
@@ -267,7 +287,7 @@ func (o *owner) checkpointNow(ctx context.Context) error {
 	if !errors.Is(err, errConflict) {
 		return err
 	}
-	r, rev, readErr := o.b.records.owner(ctx, o.group.names.ownerKey(o.number))
+	r, rev, readErr := o.b.ledger.owner(ctx, o.group.names.ownerKey(o.number))
 	if readErr == nil {
 		o.observe(r, rev) // the partition may be another's
 	}

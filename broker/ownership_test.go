@@ -85,7 +85,7 @@ func TestWhatAnotherFoundOpenIsWorkedOn(t *testing.T) {
 		c, err := o.consumer(ctx)
 		return err == nil && c.CachedInfo().NumAckPending == 1
 	})
-	if err := o.resetConsumer(ctx, seq); err != nil {
+	if err := o.reset(ctx, seq); err != nil {
 		t.Fatal(err)
 	}
 	done()
@@ -150,7 +150,7 @@ func TestClaimIsConfirmed(t *testing.T) {
 	must[ledgerEntry](t)(w.broker.ledger.put(ctx, w.key(), h.group.ledger, remember(h.group.state)))
 	w.eventually("the ledger is read", func() bool { return o.sawRevision(ctx, term, 0) })
 	o.holds.Store(true) // as if it were not
-	o.b.open.set(w.key(), false, 0)
+	o.b.open.set(w.key(), false, 0, h.group.ledger.rev+1000)
 	done()
 	w.eventually("the partition is claimed again", func() bool {
 		r, rev, err := w.broker.records.owner(ctx, key)

@@ -27,13 +27,33 @@ func (o *owner) run(ctx context.Context) error {
 		if err := o.await(ctx, o.isWanted); err != nil {
 			return nil
 		}
-		err := o.consume(ctx)
+		gave, err := o.consume(ctx)
 		if ctx.Err() == nil && err != nil {
 			o.b.log.Warn("a partition is consumed again", zap.Int("partition", o.number), zap.Error(err))
 		}
-		_ = pause(ctx, consumeAgain) // the next owner is pinned first
+		o.stepAside(ctx, gave)
 	}
 	return nil
+}
+
+// stepAside waits a while, so that the next owner is pinned first. One that gave
+// the partition to an instance that leaves meanwhile has it again at once.
+func (o *owner) stepAside(ctx context.Context, gave bool) {
+	timer := time.NewTimer(consumeAgain)
+	defer timer.Stop()
+	for {
+		_, changed := o.b.members.view()
+		if gave && o.rank() == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			return
+		case <-changed:
+		}
+	}
 }
 
 // await waits until a condition holds that depends on rank or record; the error
@@ -78,17 +98,17 @@ func (o *owner) isOver() bool {
 
 // consume consumes until the context ends, another instance should, or the
 // consumer is gone; then it finishes the message in hand and gives the partition
-// up in order.
-func (o *owner) consume(ctx context.Context) error {
+// up in order. It says whether it gave it to another.
+func (o *owner) consume(ctx context.Context) (gave bool, err error) {
 	name := o.group.names.partitionConsumer(o.number)
 	if o.rank() == 0 {
-		if err := o.claimFree(ctx); err != nil {
-			return err
+		if err := o.claimFree(); err != nil {
+			return false, err
 		}
 	}
 	c, err := o.consumer(ctx)
 	if err != nil {
-		return o.mendConsumer(ctx, name, err)
+		return false, o.mendConsumer(ctx, name, err)
 	}
 	consuming, err := c.Consume(o.handle,
 		jetstream.PullPriorityGroup(priorityGroup), jetstream.PullMaxMessages(pullMessages),
@@ -97,15 +117,16 @@ func (o *owner) consume(ctx context.Context) error {
 			o.b.log.Debug("consuming a partition", zap.Int("partition", o.number), zap.Error(err))
 		}))
 	if err != nil {
-		return classify(err)
+		return false, classify(err)
 	}
 	ended, err := o.attend(ctx, consuming)
 	if ended {
-		return fmt.Errorf("consumer %q ended", name)
+		return false, fmt.Errorf("consumer %q ended", name)
 	}
+	gave = o.isOver()
 	consuming.Drain()
 	<-consuming.Closed()
-	return errors.Join(err, o.handOver(name))
+	return gave, errors.Join(err, o.handOver(name))
 }
 
 // consumer looks up the consumer of the partition.
@@ -115,18 +136,6 @@ func (o *owner) consumer(ctx context.Context) (c jetstream.Consumer, err error) 
 		return err
 	})
 	return c, err
-}
-
-// resetConsumer lets the consumer deliver again what follows a position.
-func (o *owner) resetConsumer(ctx context.Context, after uint64) error {
-	name := o.group.names.partitionConsumer(o.number)
-	err := o.b.write("reset", func() error {
-		return untilAnswered(ctx, func(ctx context.Context) error {
-			_, err := o.b.js.ResetConsumerToSequence(ctx, o.group.names.logStream(), name, after+1)
-			return err
-		})
-	})
-	return wrapAsset(classify(err), "consumer", name)
 }
 
 // mendConsumer makes the consumer of the partition again, where it was deleted:
@@ -157,7 +166,7 @@ func (o *owner) attend(ctx context.Context, consuming jetstream.ConsumeContext) 
 			return false, nil
 		}
 		if o.rank() == 0 {
-			if err := o.claimFree(ctx); err != nil {
+			if err := o.claimFree(); err != nil {
 				return false, err
 			}
 		}
@@ -172,8 +181,10 @@ func (o *owner) attend(ctx context.Context, consuming jetstream.ConsumeContext) 
 	}
 }
 
-// claimFree takes the partition if nobody who lives works on it.
-func (o *owner) claimFree(ctx context.Context) error {
+// claimFree takes the partition if nobody who lives works on it. A claim that has
+// begun is finished even if this instance is to end: else the partition is that of
+// one that is gone.
+func (o *owner) claimFree() error {
 	if o.holds.Load() || !o.isFree() {
 		return nil
 	}
@@ -181,7 +192,7 @@ func (o *owner) claimFree(ctx context.Context) error {
 	if o.holds.Load() {
 		return nil
 	}
-	err := o.claim(ctx, false)
+	err := o.claim(o.b.work, false)
 	if errors.Is(err, errReset) || errors.Is(err, errConflict) {
 		return nil // messages come again; or another instance was first
 	}
@@ -195,11 +206,13 @@ func (o *owner) handOver(consumer string) error {
 	}
 	ctx, cancel := context.WithTimeout(o.b.work, apiTimeout)
 	defer cancel()
-	held := o.holds.Load() || o.lost.Swap(false)
+	lost := o.lost.Swap(false)
+	held := o.holds.Load()
 	if err := o.release(ctx); err != nil || o.b.alone() {
 		return err
 	}
-	if !held {
+	// The server may have pinned it to one that leaves before it held it.
+	if !held && !lost && !(o.b.members.leaving.Load() && o.rank() == 0) {
 		return nil
 	}
 	return untilAnswered(ctx, func(ctx context.Context) error {
@@ -229,7 +242,9 @@ func (o *owner) handle(msg jetstream.Msg) {
 	if err = o.takeOver(o.b.work, lastValue(headers, headerPin), meta.Sequence); err == nil {
 		r, err = o.accept(o.b.work, e, meta.NumDelivered)
 	}
-	o.delivery = meta.Sequence.Consumer
+	if !errors.Is(err, errNotOurs) {
+		o.delivery = meta.Sequence.Consumer
+	}
 	switch {
 	case o.b.acknowledge(msg, r, err):
 		o.position, o.undone = max(o.position, e.seq), 0
@@ -251,7 +266,8 @@ func (o *owner) checkpointOften() {
 
 // takeOver claims the partition when the server has pinned it to this process
 // anew: another instance may have worked on it. A message with a pin of a time
-// that is over is another's by now.
+// that is over is another's by now; one that was on its way here when the consumer
+// was reset comes again in its turn.
 func (o *owner) takeOver(ctx context.Context, pin string, at jetstream.SequencePair) error {
 	switch {
 	case pin == o.lostPin && pin != "":
@@ -259,7 +275,15 @@ func (o *owner) takeOver(ctx context.Context, pin string, at jetstream.SequenceP
 	case o.continues(pin, at):
 		o.pin = pin
 		return nil
-	case o.holds.Load() && o.pin == "" && !o.overtaken(at.Stream): // the first since the claim
+	}
+	now, err := o.feed.progress(ctx)
+	if err != nil {
+		return err
+	}
+	if now.passedOver(at.Stream) {
+		return errNotOurs
+	}
+	if o.holds.Load() && o.pin == "" && !o.overtaken(at.Stream) && now.floor == o.position { // the first since the claim
 		if err := o.confirm(ctx); !errors.Is(err, errConflict) {
 			if err == nil {
 				o.pin = pin

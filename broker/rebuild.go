@@ -96,7 +96,7 @@ func (b *Broker) refuseLostSnapshots(ctx context.Context, a assets) error {
 		if err != nil {
 			return wrapAsset(classify(err), "stream", g.names.logStream())
 		}
-		if state := s.CachedInfo().State; state.FirstSeq > 1 || state.NumDeleted > 0 {
+		if state := s.CachedInfo().State; state.FirstSeq > logStart+1 || state.NumDeleted > 0 {
 			return &AssetError{"bucket", a.names.snapshotBucket(), []string{fmt.Sprintf(
 				"does not exist, and stream %q was purged of what was in it: restore both of one time", g.names.logStream())}}
 		}

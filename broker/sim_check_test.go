@@ -122,6 +122,11 @@ func (s *simulation) checkAck(seq uint64) {
 	if err != nil || s.fold.state.Open() && !entry.Open {
 		s.fail("seq %d is acknowledged, and the ledger does not know that the group is open (%v)", seq, err)
 	}
+	for _, r := range s.fold.state.Records() {
+		if !s.server.told[r.ID+"/"+r.State] {
+			s.fail("seq %d is acknowledged, and nobody was told that intent %s is %s", seq, short(r.ID), r.State)
+		}
+	}
 	if isEndedIntent := s.intentAt(seq); isEndedIntent != "" {
 		r, known := s.fold.state.Intent(isEndedIntent)
 		if _, receipt := entry.find(isEndedIntent); known && isEnded(r.State) && !receipt && !entry.Open && !entry.Truncated {
@@ -204,7 +209,7 @@ func (s *simulation) busyTurn() bool {
 				return true
 			}
 		}
-		if in.runSpawned() || in.wakeDue() {
+		if !in.busy() && (in.receive() || in.runSpawned() || in.wakeDue()) {
 			return true
 		}
 	}
@@ -216,13 +221,13 @@ func (s *simulation) busyTurn() bool {
 		c.pinTo(s.instances[0])
 	}
 	if _, more := s.server.next(); more {
-		c.pinned.deliver()
+		c.pinned.send()
 		return true
 	}
 	owner, _ := s.server.owner()
 	if owner.Instance != c.pinned.name || !c.pinned.o.holds.Load() {
 		in := c.pinned
-		in.begin("a partition that nobody works on", func() { _ = in.claim(false) })
+		in.begin("a partition that nobody works on", func() { _ = in.o.claimFree() })
 		return true
 	}
 	return false

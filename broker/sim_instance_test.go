@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"slices"
@@ -23,6 +22,7 @@ type simInstance struct {
 	tasks   []*simTask
 	spawned []func()   // what would run beside the partition, not begun
 	wakes   []groupKey // to be looked at
+	inbox   []*simMsg  // on their way to it
 	watched int        // entries of the ledger that it has read
 	frozen  int        // it stands still up to this turn
 }
@@ -58,10 +58,13 @@ func (s *simulation) start() *simInstance {
 	in.b.tenants[testTenant].policy.Parallel = nil // goroutines cost more than they save
 	in.b.ledger, in.b.events, in.b.snapshots = simLedger{in}, simEvents{in}, simSnapshots{in}
 	in.b.spawn = func(f func()) { in.spawned = append(in.spawned, f) }
+	in.b.woken = func(context.Context, groupKey) error { return nil } // nobody acknowledges outputs
+	in.b.watchPatience = 0
 	for _, g := range in.b.groups {
 		g.log = simJournal{in}
 	}
 	in.o = in.b.owner(simKey)
+	in.o.feed = simFeed{in}
 	in.watch(len(s.server.ledger))
 	s.instances = append(s.instances, in)
 	s.note("instance %s starts", in.name)
@@ -139,7 +142,7 @@ func (s *simulation) crash(in *simInstance) {
 		t.stop()
 		s.running = nil
 	}
-	in.tasks = nil
+	in.tasks, in.inbox = nil, nil
 	for i, other := range s.instances {
 		if other == in {
 			s.instances = append(s.instances[:i:i], s.instances[i+1:]...)
@@ -151,15 +154,16 @@ func (s *simulation) crash(in *simInstance) {
 	in.b.stopWork()
 }
 
-// watch reads entries of the ledger, up to a revision.
+// watch reads entries of the ledger, up to a revision. Nobody is heard to live:
+// whoever wants the partition may take it.
 func (in *simInstance) watch(upTo int) {
 	for ; in.watched < upTo; in.watched++ {
-		in.b.readLedger(simKV{simRecord: in.sim.server.ledger[in.watched], rev: uint64(in.watched + 1)}, true)
+		in.b.readLedger(simKV{simRecord: in.sim.server.ledger[in.watched], rev: uint64(in.watched + 1)}, false)
 	}
 }
 
-// deliver gives the instance the next message, as handle gets it.
-func (in *simInstance) deliver() {
+// send lets the server send the next message to the instance.
+func (in *simInstance) send() {
 	s := in.sim
 	e, ok := s.server.next()
 	if !ok {
@@ -168,91 +172,26 @@ func (in *simInstance) deliver() {
 	c := &s.server.consumer
 	msg := &simMsg{in: in, e: e, deliveries: c.deliver(e), pin: c.pin}
 	msg.delivery = c.delivery
-	in.begin(fmt.Sprintf("seq %d, delivery %d", e.seq, msg.deliveries), func() {
-		defer func() { // the ack wait of a message that was not acknowledged
-			c.again = c.again || c.hand == e.seq && c.pinned == in
-		}()
-		if in.mustClaim(msg) {
-			in.o.holds.Store(false) // as takeOver
-			if in.o.overtaken(e.seq) {
-				in.watched = 0
-			}
-			if in.claim(true) != nil {
-				return
-			}
-			in.o.pin, in.o.delivery = msg.pin, msg.delivery-1
-		}
-		if in.o.since+workOfInput >= checkpointWork { // in place of checkpointOften
-			in.checkpoint()
-			in.o.since = 0
-		}
+	in.inbox = append(in.inbox, msg)
+	s.note("seq %d is on its way to %s", e.seq, in.name)
+}
+
+// receive begins to work on the first message that was sent, if there is one.
+func (in *simInstance) receive() bool {
+	if len(in.inbox) == 0 {
+		return false
+	}
+	msg := in.inbox[0]
+	in.inbox = in.inbox[1:]
+	c := &in.sim.server.consumer
+	in.begin(fmt.Sprintf("seq %d, delivery %d", msg.e.seq, msg.deliveries), func() {
 		in.o.handle(msg)
+		c.again = c.again || c.hand == msg.e.seq && c.pinned == in // its ack wait
 		if msg.pin == in.o.lostPin && c.pin == msg.pin {
 			c.pinTo(in) // it lets the server choose anew
 		}
 	})
-}
-
-// mustClaim says whether takeOver would claim the partition.
-func (in *simInstance) mustClaim(msg *simMsg) bool {
-	return msg.pin != in.o.lostPin && !in.o.continues(msg.pin, msg.at())
-}
-
-// claim does what owner.claim does, on the simulated server.
-func (in *simInstance) claim(inHand bool) error {
-	o, s := in.o, in.sim
-	defer o.begin()()
-	if err := s.pause("reads the owner record", false); err != nil {
-		return err
-	}
-	old, rev := s.server.owner()
-	floor, idle := s.server.consumer.floor, s.server.consumer.hand == 0
-	next := ownerRecord{Version: ownerVersion, Instance: in.name, Position: min(old.Position, floor)}
-	if err := in.writeRecord(next, rev); err != nil {
-		return err
-	}
-	in.watch(int(o.term))
-	o.forget()
-	o.position, o.redo = next.Position, floor
-	if !inHand {
-		o.lostPin = ""
-	}
-	o.holds.Store(true)
-	s.note("%s takes the partition over at position %d", in.name, next.Position)
-	in.wakes = append(in.wakes, in.b.open.list()...)
-	if next.Position == floor && (inHand || idle) {
-		return nil
-	}
-	s.server.consumer.reset(next.Position)
-	return errReset
-}
-
-// writeRecord does what owner.writeRecord does.
-func (in *simInstance) writeRecord(r ownerRecord, rev uint64) error {
-	return in.b.write("owner", func() error {
-		value, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		next, err := in.sim.server.put(in.sim.server.names.ownerKey(0), value, rev)
-		if err == nil {
-			in.o.term, in.o.recorded = next, r
-		}
-		return err
-	})
-}
-
-// checkpoint does what owner.checkpoint does.
-func (in *simInstance) checkpoint() {
-	o := in.o
-	defer o.begin()()
-	if !o.holds.Load() || o.position == o.recorded.Position {
-		return
-	}
-	o.since = 0
-	r := o.recorded
-	r.Position = o.position
-	_ = in.writeRecord(r, o.term) // the next one follows
+	return true
 }
 
 // wakeDue begins to look at a group that is to be looked at, if there is one.

@@ -25,6 +25,7 @@ type simServer struct {
 	ledger   []simRecord       // that with revision n is at n-1
 	byKey    map[string]uint64 // revisions
 	events   map[string]event  // by identifier
+	told     map[string]bool   // states of intents that events told of: id/state
 	consumer simConsumer
 }
 
@@ -47,10 +48,14 @@ type simConsumer struct {
 }
 
 func newSimServer(n names) *simServer {
-	return &simServer{
+	s := &simServer{
 		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
-		byKey: map[string]uint64{}, events: map[string]event{}, consumer: simConsumer{deliveries: map[uint64]uint64{}},
+		byKey: map[string]uint64{}, events: map[string]event{}, told: map[string]bool{}, consumer: simConsumer{floor: logStart, deliveries: map[uint64]uint64{}},
 	}
+	for range logStart {
+		s.log = append(s.log, entry{}) // what no log has
+	}
+	return s
 }
 
 // store appends to the log, if the last sequence of its subject is as expected.
@@ -190,6 +195,9 @@ func (c *simConsumer) ack(seq uint64) {
 	}
 }
 
+// back is a position before the floor, as far as the log goes.
+func (c *simConsumer) back(by int) uint64 { return c.floor - min(c.floor-logStart, uint64(by)) }
+
 // reset goes back to deliver everything after a position.
 func (c *simConsumer) reset(position uint64) {
 	c.floor, c.hand, c.again, c.delivery = position, 0, false, 0
@@ -201,14 +209,32 @@ func (c *simConsumer) pinTo(in *simInstance) {
 	c.pinned, c.pin, c.again = in, fmt.Sprintf("pin-%d", c.pins), true
 }
 
-// simJournal, simLedger, simEvents and simSnapshots are an instance's ways to the
-// server.
+// simFeed, simJournal, simLedger, simEvents and simSnapshots are an instance's
+// ways to the server.
 type (
+	simFeed      struct{ in *simInstance }
 	simJournal   struct{ in *simInstance }
 	simLedger    struct{ in *simInstance }
 	simEvents    struct{ in *simInstance }
 	simSnapshots struct{ in *simInstance }
 )
+
+func (f simFeed) progress(context.Context) (progress, error) {
+	if err := f.in.sim.pause("asks how far the consumer is", false); err != nil {
+		return progress{}, err
+	}
+	c := &f.in.sim.server.consumer
+	if c.hand != 0 {
+		return progress{c.floor, c.hand, 1}, nil
+	}
+	return progress{c.floor, c.floor, 0}, nil
+}
+
+func (f simFeed) reset(_ context.Context, after uint64) error {
+	f.in.sim.note("%s lets the consumer go back to seq %d", f.in.name, after)
+	f.in.sim.server.consumer.reset(after)
+	return nil
+}
 
 func (j simJournal) append(_ context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error) {
 	s := j.in.sim
@@ -248,6 +274,47 @@ func (l simLedger) get(_ context.Context, k groupKey) (ledgerEntry, error) {
 	return l.in.sim.server.remembered(k)
 }
 
+func (l simLedger) owner(context.Context, string) (ownerRecord, uint64, error) {
+	if err := l.in.sim.pause("reads the owner record", false); err != nil {
+		return ownerRecord{}, 0, err
+	}
+	r, rev := l.in.sim.server.owner()
+	return r, rev, nil
+}
+
+func (l simLedger) putOwner(_ context.Context, key string, r ownerRecord, rev uint64) (uint64, error) {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return 0, err
+	}
+	next, err := l.in.sim.server.put(key, value, rev)
+	if err == nil {
+		l.in.sim.note("%s's owner record is stored (revision %d, position %d)", l.in.name, next, r.Position)
+	}
+	return next, err
+}
+
+// each gives what the ledger has at the first pause, at the second.
+func (l simLedger) each(_ context.Context, _ string, take func(jetstream.KeyValueEntry)) error {
+	s := l.in.sim
+	if err := s.pause("reads the whole ledger", false); err != nil {
+		return err
+	}
+	var all []simKV
+	for i, r := range s.server.ledger {
+		if rev := uint64(i + 1); s.server.byKey[r.key] == rev {
+			all = append(all, simKV{simRecord: r, rev: rev})
+		}
+	}
+	if err := s.pause("has read the whole ledger", false); err != nil {
+		return err
+	}
+	for _, v := range all {
+		take(v)
+	}
+	return nil
+}
+
 func (l simLedger) put(_ context.Context, k groupKey, old ledgerEntry, r remembered) (ledgerEntry, error) {
 	value, err := json.Marshal(r)
 	if err != nil {
@@ -270,6 +337,7 @@ func (e simEvents) publish(_ context.Context, events []event) error {
 			e.in.sim.fail("%s cannot fold seq %d", e.in.name, events[i].Seq)
 		}
 		e.in.sim.server.events[events[i].id()] = events[i]
+		e.in.sim.server.told[events[i].Intent+"/"+events[i].Type] = true
 		e.in.sim.note("event: %s %s %s %s", events[i].Type, short(events[i].Intent), events[i].Reason, events[i].Detail)
 	}
 	return nil

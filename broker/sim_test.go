@@ -259,9 +259,15 @@ func (s *simulation) turn() {
 		if c.pinned == nil {
 			c.pinTo(in)
 		}
-		if !c.pinned.busy() {
-			s.counts.tasks++
-			c.pinned.deliver()
+		if to := c.pinned; len(to.inbox) < 3 { // as many as it pulls, and more
+			to.send()
+			if !to.busy() && s.random.IntN(6) > 0 {
+				s.receive(to)
+			}
+		}
+	case n < 810:
+		if !in.busy() {
+			s.receive(in)
 		}
 	case n < 830:
 		if !in.busy() {
@@ -275,7 +281,7 @@ func (s *simulation) turn() {
 		in.watch(min(in.watched+1, len(s.server.ledger)))
 	case n < 940:
 		if !in.busy() {
-			in.begin("a checkpoint", in.checkpoint)
+			in.begin("a checkpoint", func() { _ = in.o.checkpoint(in.b.work) })
 		}
 	case n < 960 && s.trouble > 0:
 		s.takeOver(in)
@@ -285,6 +291,13 @@ func (s *simulation) turn() {
 		}
 	default:
 		s.disturb(n, in)
+	}
+}
+
+// receive lets an instance work on a message, unless it stands still.
+func (s *simulation) receive(in *simInstance) {
+	if in.frozen <= s.turns && in.receive() {
+		s.counts.tasks++
 	}
 }
 
@@ -328,8 +341,8 @@ func (s *simulation) disturb(n int, in *simInstance) {
 	case n < 985 && s.next > 0:
 		step := s.script.steps[s.random.IntN(s.next)]
 		s.publish(step.kind, step.data, "again: "+step.text)
-	case n < 990 && c.floor > 0:
-		c.reset(c.floor - min(c.floor, 1+uint64(s.random.IntN(3))))
+	case n < 990:
+		c.reset(c.back(1 + s.random.IntN(3)))
 		s.note("the server was killed: it delivers again after seq %d", c.floor)
 	case n < 992:
 		s.losePower()
@@ -347,7 +360,7 @@ func (s *simulation) losePower() {
 	}
 	s.server.loseLedger(s.random.IntN(1 + min(6, len(s.server.ledger))))
 	c := &s.server.consumer
-	c.reset(c.floor - min(c.floor, uint64(s.random.IntN(4))))
+	c.reset(c.back(s.random.IntN(4)))
 	c.pinned = nil
 	s.note("the server loses power: revision %d of the ledger is the last, it delivers after seq %d", len(s.server.ledger), c.floor)
 }

@@ -20,6 +20,11 @@ const (
 	removalsAckWait       = 30 * time.Second
 	removalsMaxAckPending = 1000
 	partitionMaxWaiting   = 64
+
+	// logStart is the position before the first entry of a log. It is not 0, since
+	// a server takes a consumer that was reset to sequence 1 for one that has done
+	// nothing yet, and may give it an older state from its disk.
+	logStart = 1
 )
 
 // assets are what the broker keeps on the server.
@@ -74,6 +79,7 @@ func (a assets) logConfig() jetstream.StreamConfig {
 		Name:              a.names.logStream(),
 		Description:       "leavebroker: the log of each group",
 		Subjects:          slices.Concat(a.names.inputs(), a.names.owned()),
+		FirstSeq:          logStart + 1,
 		Retention:         jetstream.LimitsPolicy,
 		Storage:           jetstream.FileStorage,
 		Discard:           jetstream.DiscardNew,

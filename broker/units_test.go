@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,18 +87,41 @@ func TestLoadedGroupsAreBounded(t *testing.T) {
 	}
 }
 
+// What is known of open groups is as new as the ledger's revision: what comes late
+// opens a group at most.
 func TestOpenGroupsCountIntents(t *testing.T) {
 	var s openGroups
 	a, b := groupKey{"t", "a"}, groupKey{"t", "b"}
-	s.set(a, true, 3)
-	s.set(b, true, 2)
-	s.set(a, true, 1)
-	if n := s.ofTenant("t"); n != 3 {
-		t.Errorf("%d open intents", n)
-	}
-	s.set(a, false, 0)
-	if s.has(a) || !s.has(b) || s.ofTenant("t") != 2 || len(s.list()) != 1 {
-		t.Error("after closing")
+	for _, step := range []struct {
+		what  string
+		do    func()
+		open  []groupKey
+		count int
+	}{
+		{"nothing is known", func() { s.set(a, false, 0, 9) }, nil, 0},
+		{"owners open groups", func() { s.set(a, true, 3, 4); s.set(b, true, 2, 5) }, []groupKey{a, b}, 5},
+		{"an owner counts again", func() { s.set(a, true, 1, 4) }, []groupKey{a, b}, 3},
+		{"an owner that was replaced closes", func() { s.set(a, false, 0, 3) }, []groupKey{a, b}, 3},
+		{"the ledger is read late", func() { s.learn(a, false, 3) }, []groupKey{a, b}, 3},
+		{"another revision is noted", func() { s.note(a, 6); s.note(a, 2) }, []groupKey{a, b}, 3},
+		{"one that was replaced by it closes", func() { s.set(a, false, 0, 5) }, []groupKey{a, b}, 3},
+		{"an owner that does not know it counts", func() { s.set(a, true, 4, 5) }, []groupKey{a, b}, 6},
+		{"and closes", func() { s.set(a, false, 0, 5) }, []groupKey{a, b}, 6},
+		{"the revision is closed", func() { s.set(a, false, 0, 6) }, []groupKey{b}, 2},
+		{"a revision of nothing is noted", func() { s.note(a, 7) }, []groupKey{b}, 2},
+		{"the ledger opens", func() { s.learn(a, true, 7) }, []groupKey{a, b}, 3},
+		{"the ledger closes", func() { s.learn(a, false, 8) }, []groupKey{b}, 2},
+		{"the ledger lost its end", func() { s.forgetRevisions(); s.learn(b, false, 1) }, nil, 0},
+	} {
+		step.do()
+		have := s.list()
+		slices.SortFunc(have, func(x, y groupKey) int { return strings.Compare(x.group, y.group) })
+		if groups, n := s.count(); !slices.Equal(have, step.open) || n != step.count || groups != len(step.open) || s.ofTenant("t") != n {
+			t.Errorf("%s: %v and %d open intents, want %v and %d", step.what, have, n, step.open, step.count)
+		}
+		if s.has(a) != slices.Contains(step.open, a) {
+			t.Errorf("%s: a is open: %t", step.what, s.has(a))
+		}
 	}
 }
 

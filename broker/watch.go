@@ -84,6 +84,8 @@ func (b *Broker) watchFrom(seen uint64) (jetstream.KeyWatcher, error) {
 	var from []jetstream.WatchOpt
 	if s, ok := status.(*jetstream.KeyValueBucketStatus); ok && s.StreamInfo().State.LastSeq >= seen {
 		from = append(from, jetstream.ResumeFromRevision(seen+1))
+	} else {
+		b.open.forgetRevisions()
 	}
 	w, err := b.records.kv.Watch(b.work, ">", from...)
 	return w, classify(err)
@@ -119,26 +121,41 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 		return
 	}
 	b.settled(k)
-	switch {
-	case !o.holds.Load():
-		b.open.set(k, r.Open, 1) // one at least: the entry does not count them
-	case r.Open && !b.open.has(k):
-		b.spawn(func() { o.adopt(k) })
+	if o.tellOpen(k, r.Open, v.Revision()) {
+		b.adopting.Store(k, struct{}{})
+		b.spawn(func() {
+			defer o.begin()()
+			o.adoptNow(b.work, k)
+		})
 	}
 }
 
-// adopt works on a group that another instance found open after it had lost the
-// partition: what came since was passed over here.
-func (o *owner) adopt(k groupKey) {
-	defer o.begin()()
-	if !o.holds.Load() || o.b.open.has(k) {
+// tellOpen takes what a revision of the ledger says of a group, and says whether
+// another instance found it open in a partition that this one holds.
+func (o *owner) tellOpen(k groupKey, isOpen bool, rev uint64) (found bool) {
+	o.recMu.Lock() // either the partition is not held yet, or the group is not passed over
+	defer o.recMu.Unlock()
+	open := &o.b.open
+	if !o.holds.Load() {
+		open.learn(k, isOpen, rev)
+		return false
+	}
+	open.note(k, rev)
+	return isOpen && !open.has(k)
+}
+
+// adoptNow takes a group to work on that another instance found open after it had
+// lost the partition: what came since was passed over here. The caller holds work.
+func (o *owner) adoptNow(ctx context.Context, k groupKey) {
+	if _, found := o.b.adopting.LoadAndDelete(k); !found || !o.holds.Load() || o.b.open.has(k) {
 		return
 	}
-	if entry, err := o.b.ledger.get(o.b.work, k); err == nil && !entry.Open {
+	entry, err := o.b.ledger.get(ctx, k)
+	if err == nil && !entry.Open {
 		return
 	}
 	o.b.owed.Store(k, struct{}{})
-	o.b.open.set(k, true, 1)
+	o.b.open.set(k, true, 1, entry.rev)
 	o.b.timers.sooner(k, o.b.opts.Clock())
 }
 
@@ -171,5 +188,5 @@ func (b *Broker) rereadLedger(ctx context.Context, isNeedless func() bool) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
 	defer cancel()
-	return b.records.each(ctx, ">", func(v jetstream.KeyValueEntry) { b.readLedger(v, false) })
+	return b.ledger.each(ctx, ">", func(v jetstream.KeyValueEntry) { b.readLedger(v, false) })
 }
