@@ -18,8 +18,10 @@
 //	snapshots.go  stored states; compact.go: purges the logs before them
 //	objects.go    GroupInfos that are too large for a message
 //	cache.go      which groups are held in memory
-//	partition.go  consumes one partition; hidden.go: what consuming cannot see
+//	partition.go  consumes one partition; feed.go: how far its consumer is
+//	hidden.go     what consuming cannot see
 //	owner.go      owns the groups of a partition; the only caller of Step
+//	opengroups.go which groups have something to do
 //	ahead.go      intents that are folded before they come
 //	effects.go    performs what a state calls for, in order
 //	ledger.go     what is remembered of each group beside the log; rebuild.go
