@@ -24,6 +24,8 @@ type Config struct {
 	// Now is when lifetimes are valid: from an hour before to 60 days after.
 	// Zero is the start of 2026.
 	Now time.Time
+	// ExternalSender is the group's external sender. Nil: one of the group's own.
+	ExternalSender mlscore.Signer
 }
 
 // Group is a group and its members' signature keys in one epoch.
@@ -58,10 +60,14 @@ func New(cfg Config) (*Group, error) {
 	}
 	var seed [32]byte
 	binary.BigEndian.PutUint64(seed[:], cfg.Seed)
-	g := &Group{suite: suite, now: cfg.Now, random: rand.NewChaCha8(seed)}
+	g := &Group{suite: suite, now: cfg.Now, random: rand.NewChaCha8(seed), sender: cfg.ExternalSender}
 	g.pick = rand.New(g.random)
-	if g.sender, err = mlscore.GenerateSigner(suite.Signature, g.random); err != nil {
-		return nil, err
+	if g.sender == nil {
+		if g.sender, err = mlscore.GenerateSigner(suite.Signature, g.random); err != nil {
+			return nil, err
+		}
+	} else if g.sender.Scheme() != suite.Signature {
+		return nil, fmt.Errorf("a %s key for the external sender of a group of suite %#x", g.sender.Scheme(), uint16(suite.ID))
 	}
 	senders := []mlscore.ExternalSender{{SignatureKey: g.sender.PublicKey(), Credential: mlscore.BasicCredential([]byte("broker"))}}
 	g.context = mlscore.GroupContext{
@@ -101,6 +107,15 @@ func (g *Group) Member() mlscore.LeafIndex {
 			return i
 		}
 	}
+}
+
+// Signer is the signature key of a member, for what it signs beside the
+// handshakes of this package. Nil where no member is.
+func (g *Group) Signer(i mlscore.LeafIndex) mlscore.Signer {
+	if g.tree.LeafBytes(i) == nil {
+		return nil
+	}
+	return g.signers[i]
 }
 
 // GroupInfo is an MLSMessage with a GroupInfo of the current epoch, signed by a

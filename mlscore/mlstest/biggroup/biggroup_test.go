@@ -3,6 +3,7 @@ package biggroup
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"leavebroker/mlscore"
@@ -161,6 +162,32 @@ func TestShapes(t *testing.T) {
 			t.Errorf("%s: %d blank leaves, %.2f of the parents blank, %d unmerged", shape, blankLeaves, blank, unmerged)
 		}
 		t.Logf("%s: %d blank leaves, %.2f of the parents blank, %.1f unmerged a member", shape, blankLeaves, blank, float64(unmerged)/n)
+	}
+}
+
+// The external sender may be somebody else's key, and members sign with their own.
+func TestSigners(t *testing.T) {
+	sender, err := mlscore.GenerateSigner(mlscore.Ed25519, rand.NewChaCha8([32]byte{1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGroup(t, Config{Suite: 1, Members: 5, Shape: HalfBlank, ExternalSender: sender})
+	for i := range mlscore.LeafIndex(g.Tree().LeafWidth() + 1) {
+		leaf, signer := g.Tree().Leaf(i), g.Signer(i)
+		if (leaf == nil) != (signer == nil) || leaf != nil && !bytes.Equal(leaf.SignatureKey, signer.PublicKey()) {
+			t.Errorf("leaf %d does not have the key of its signer", i)
+		}
+	}
+	observer := observe(t, g)
+	h, err := g.ProposeRemove(g.Member())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if follow(t, g, observer, h); !bytes.Equal(h.Signatures[0].Key, sender.PublicKey()) {
+		t.Error("somebody else signed the Remove")
+	}
+	if _, err := New(Config{Suite: 2, Members: 5, ExternalSender: sender}); err == nil {
+		t.Error("an Ed25519 key was accepted for a group of ECDSA")
 	}
 }
 
