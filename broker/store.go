@@ -135,13 +135,15 @@ func (s *store) readGroup(ctx context.Context, k groupKey, from uint64, each fun
 // lagAgain is when to read again from replicas that lag behind their leader.
 const lagAgain = 20 * time.Millisecond
 
+// silentFor is how long a log that has more may give nothing. What is done with
+// the entries does not count: to fold a large group takes its time.
+const silentFor = 6 * apiTimeout
+
 // read gives every entry of a filter, from a sequence on, in order, at least up
 // to what was stored when it was called. It reads in batches straight from the
 // store, without a consumer. Any replica answers, and may lag behind: the leader
 // says how far there is to read.
 func (s *store) read(ctx context.Context, filter string, from uint64, each func(entry) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 6*apiTimeout)
-	defer cancel()
 	newest, err := s.readLast(ctx, filter)
 	if errors.Is(err, errNoEntry) || err == nil && newest.seq < from {
 		return nil
@@ -149,13 +151,18 @@ func (s *store) read(ctx context.Context, filter string, from uint64, each func(
 	if err != nil {
 		return err
 	}
+	heard := time.Now()
 	for next := max(from, 1); ; {
 		more, last, err := s.readBatch(ctx, filter, next, each)
 		if err != nil {
 			return err
 		}
-		next = max(next, last+1)
+		if last >= next {
+			next, heard = last+1, time.Now()
+		}
 		switch {
+		case time.Since(heard) > silentFor:
+			return fmt.Errorf("%w: reading the log: nothing for %s", errUnavailable, silentFor)
 		case more:
 		case next > newest.seq:
 			return nil
