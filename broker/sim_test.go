@@ -259,11 +259,12 @@ func (s *simulation) turn() {
 		if c.pinned == nil {
 			c.pinTo(in)
 		}
-		if to := c.pinned; len(to.inbox) < 3 { // as many as it pulls, and more
+		to := c.pinned
+		if len(to.inbox) == 0 || s.random.IntN(6) == 0 {
 			to.send()
-			if !to.busy() && s.random.IntN(6) > 0 {
-				s.receive(to)
-			}
+		}
+		if !to.busy() && s.random.IntN(6) > 0 {
+			s.receive(to)
 		}
 	case n < 810:
 		if !in.busy() {
@@ -277,10 +278,10 @@ func (s *simulation) turn() {
 		if !in.busy() {
 			in.runSpawned()
 		}
-	case n < 930:
+	case n < 920:
 		in.watch(min(in.watched+1, len(s.server.ledger)))
 	case n < 940:
-		if !in.busy() {
+		if !in.busy() && in.frozen <= s.turns {
 			in.begin("a checkpoint", func() { _ = in.o.checkpoint(in.b.work) })
 		}
 	case n < 960 && s.trouble > 0:
