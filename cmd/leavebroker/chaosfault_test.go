@@ -71,6 +71,10 @@ func (w *chaosWorld) allFaults() [][]fault {
 	return [][]fault{brokers, servers}
 }
 
+// chaosCalm is how long a group waits before faults pause until it is served: on a
+// slow machine everything may else be on the way up all the time.
+const chaosCalm = 20 * time.Second
+
 // strikeAgainAndAgain lets faults happen at random instants, until enough have.
 // Everything is up and healed then.
 func (w *chaosWorld) strikeAgainAndAgain() {
@@ -88,6 +92,10 @@ func (w *chaosWorld) strikeAgainAndAgain() {
 			for !w.enough() && !w.Failed() {
 				if i == 0 {
 					w.revive()
+				}
+				if w.waiting.Load() > 0 {
+					time.Sleep(50 * time.Millisecond)
+					continue
 				}
 				time.Sleep(upTo(random, pause))
 				f := choose(random, faults)

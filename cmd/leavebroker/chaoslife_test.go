@@ -181,6 +181,12 @@ func (l *chaosLife) await() {
 			must = append(must, leaver.leaf)
 		}
 	}
+	long := time.AfterFunc(chaosCalm, func() { l.world.waiting.Add(1) })
+	defer func() {
+		if !long.Stop() {
+			l.world.waiting.Add(-1)
+		}
+	}()
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		leaves := l.take()
 		lacks := slices.DeleteFunc(slices.Clone(must), func(leaf mlscore.LeafIndex) bool { return leaves[leaf] })

@@ -37,6 +37,7 @@ type chaosWorld struct {
 	disk    *natstest.Disk    // of the first server; nil: none
 	over    atomic.Bool       // no more faults: the groups come to their end
 	away    atomic.Bool       // the delivery service takes nothing
+	waiting atomic.Int64      // groups that have waited for chaosCalm
 
 	mu     sync.Mutex
 	counts map[string]int            // faults by name; guarded by mu
@@ -81,19 +82,24 @@ func newChaosWorld(t *testing.T, form *chaosForm, seed uint64) *chaosWorld {
 // chaosBroker is one of the brokers.
 type chaosBroker struct {
 	*daemonProcess
-	link *natstest.Link // its way to the servers; nil: its own server
-	from int64          // where the log of this process begins
+	instance string         // its name; empty: one that it makes itself
+	link     *natstest.Link // its way to the servers; nil: its own server
+	from     int64          // where the log of this process begins
 }
 
-// newFleet prepares brokers that share the keys of their tenants.
+// newFleet prepares brokers that share the keys of their tenants. Their names say
+// who works on what, so they are always the same, and such that each of two or
+// three ranks first for some of four partitions.
 func newFleet(t testing.TB, cluster *natstest.Cluster, n int, config string) (fleet []*chaosBroker) {
 	t.Helper()
 	keys := filepath.Join(t.TempDir(), "state")
 	everybody := cluster.Link().URL()
 	for i := range n {
-		b := &chaosBroker{daemonProcess: newProcess(t, t.TempDir(), keys, everybody), link: cluster.Link()}
+		b := &chaosBroker{
+			daemonProcess: newProcess(t, t.TempDir(), keys, everybody), instance: string(rune('a' + i)), link: cluster.Link(),
+		}
 		b.LogPath = filepath.Join(t.ArtifactDir(), fmt.Sprintf("broker-%d.log", i))
-		text := fmt.Sprintf("nats:\n  url: %s\n  replicas: %d\n", b.link.URL(), len(cluster.Servers)) + config
+		text := fmt.Sprintf("instance: %s\nnats:\n  url: %s\n  replicas: %d\n", b.instance, b.link.URL(), len(cluster.Servers)) + config
 		if b.configure(text); !b.configured() {
 			t.Logf("the configuration takes no %d replicas: one server stores each message", len(cluster.Servers))
 			b.configure(strings.Replace(text, fmt.Sprintf("  replicas: %d\n", len(cluster.Servers)), "", 1))

@@ -237,6 +237,17 @@ func (c *crowd) submit(message []byte) (v *delivery.Verdict) {
 	return v
 }
 
+// verdict hands an intent to intent.submit until there is a verdict.
+func (c *crowd) verdict(message []byte) *delivery.Verdict {
+	v := c.submit(message)
+	for begin := time.Now(); v.State == "stored"; v = c.submit(message) {
+		if time.Since(begin) > patience {
+			c.check(fmt.Errorf("no verdict on intent %s", v.ID))
+		}
+	}
+	return v
+}
+
 // publish stores an input of the log directly until it is acknowledged, and
 // gives its sequence.
 func (c *crowd) publish(kind string, body []byte) (seq uint64) {

@@ -184,24 +184,40 @@ func (d *daemonProcess) entries() (all []stored) {
 	return all
 }
 
-// awaitConsumed waits until the consumers of the logs with a prefix have given
-// all that is there, and what followed from it is stored.
+// consumer is the name of the consumer that gives a message of a log.
+func (m *stored) consumer() string {
+	if m.kind() == "removal" {
+		return "removals-" + m.subject[3]
+	}
+	return "partition-" + strings.Repeat("0", 4-len(m.subject[2])) + m.subject[2]
+}
+
+// awaitConsumed waits until the consumers of the logs with a prefix are done with
+// all that is there, and what followed from it is stored. Each is asked by name and
+// compared with the log: a list lacks those whose leader is slow to answer, and a
+// leader counts what waits by a copy of the log that may lag behind.
 func (d *daemonProcess) awaitConsumed(prefix string) {
 	d.T.Helper()
 	ctx, js, done := d.jetStream()
 	defer done()
 	for _, stream := range d.logStreams() {
-		for busy := true; busy; time.Sleep(50 * time.Millisecond) {
-			busy = false
-			s, err := js.Stream(ctx, stream)
-			if err != nil {
-				d.T.Fatalf("the %s consumers of %s are not done: %v", prefix, stream, err)
+		last := map[string]uint64{}
+		for _, m := range d.stream(stream) {
+			last[m.consumer()] = m.seq
+		}
+		for name, seq := range last {
+			for busy := strings.HasPrefix(name, prefix); busy; time.Sleep(50 * time.Millisecond) {
+				attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+				c, err := js.Consumer(attempt, stream, name)
+				cancel()
+				if err == nil {
+					info := c.CachedInfo()
+					busy = info.AckFloor.Stream < seq || info.NumPending > 0 || info.NumAckPending > 0
+				}
+				if busy && ctx.Err() != nil {
+					d.T.Fatalf("consumer %s of %s is not done with message %d: %v", name, stream, seq, err)
+				}
 			}
-			all := s.ListConsumers(ctx)
-			for c := range all.Info() {
-				busy = busy || strings.HasPrefix(c.Name, prefix) && (c.NumPending > 0 || c.NumAckPending > 0)
-			}
-			busy = busy || all.Err() != nil
 		}
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"runtime"
@@ -16,6 +17,7 @@ import (
 
 	"leavebroker/broker"
 	"leavebroker/broker/natstest"
+	"leavebroker/config"
 	"leavebroker/intents"
 	"leavebroker/mlscore"
 	"leavebroker/mlscore/member"
@@ -23,31 +25,48 @@ import (
 
 // TestHandover takes one of two brokers away while groups live that each have a
 // leaver, and tells how long the groups waited for the other: after a crash,
-// after an orderly end, and while the owner was frozen. A frozen owner that
-// wakes is fenced, says so, and has done no harm. Then the server stands still,
-// so that each broker takes the other for dead.
+// after an orderly end, after one as soon as it served, and while the owner was
+// frozen. A frozen owner that wakes is fenced, says so, and has done no harm. Then
+// the server stands still, so that each broker takes the other for dead.
 func TestHandover(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes a minute")
 	}
 	t.Parallel()
 	w := newHandoverWorld(t)
-	w.play("crash", func(b *chaosBroker) { b.end(syscall.SIGKILL) }, func(b *chaosBroker) { b.start() })
-	w.play("orderly end", func(b *chaosBroker) {
-		if code := b.end(syscall.SIGTERM); code != 0 {
+	first, second := w.fleet[0], w.fleet[1]
+	endInOrder := func() {
+		if code := first.end(syscall.SIGTERM); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-	}, func(b *chaosBroker) { b.start() })
-	frozen, mark := w.fleet[0], int64(len(w.fleet[0].logSince(0)))
-	w.play("freeze", func(b *chaosBroker) { b.Freeze() }, func(b *chaosBroker) { b.Thaw() })
+	}
+	w.awaitSpread()
+	w.play("crash", func() { first.end(syscall.SIGKILL) })
+	w.start(first)
+	w.awaitSpread()
+	w.play("orderly end", endInOrder)
+	// What it has had for long enough, the second gives up as soon as it hears of
+	// the first.
+	w.awaitOwners(2*time.Duration(config.Default().PinTTL)+time.Second, func(int) *chaosBroker { return second })
+	w.play("orderly end right after a start", func() {
+		w.start(first)
+		endInOrder()
+	})
+	w.start(first)
+	w.awaitSpread()
+	var mark int64
+	w.play("freeze", func() {
+		mark = int64(len(first.logSince(0)))
+		first.Freeze()
+	})
+	first.Thaw()
+	w.until("the owner that was frozen says that it was replaced", func() bool {
+		return bytes.Contains(first.logSince(mark), []byte("another instance has taken a partition"))
+	})
 	server := w.cluster.Servers[0]
 	server.Freeze()
 	time.Sleep(5 * time.Second) // nobody hears of anybody meanwhile
 	server.Thaw()
-	w.goOn()
-	w.until("the owner that was frozen says that it was replaced", func() bool {
-		return bytes.Contains(frozen.logSince(mark), []byte("another instance has taken a partition"))
-	})
 	w.finish()
 }
 
@@ -65,9 +84,10 @@ type handoverWorld struct {
 // commit and commit.
 type handoverGroup struct {
 	*crowd
-	leaver mlscore.LeafIndex
-	id     string       // of its intent
-	epochs atomic.Int64 // those in which it was proposed
+	leaver    mlscore.LeafIndex
+	id        string       // of its intent
+	epochs    atomic.Int64 // those in which it was proposed
+	partition string
 }
 
 func newHandoverWorld(t *testing.T) *handoverWorld {
@@ -75,18 +95,32 @@ func newHandoverWorld(t *testing.T) *handoverWorld {
 	w.fleet = newFleet(t, w.cluster, 2, chaosTenants+"compaction:\n  entries: 1000000\n") // the judge reads whole logs
 	for _, b := range w.fleet {
 		b.env = append(b.env, "LEAVEBROKER_PARTITIONS=16") // so that each has some
-		b.start()
-		if !b.awaitServing(patience) {
-			t.Fatalf("a broker does not serve; its log ends with\n%s", b.Log())
-		}
+		w.start(b)
 	}
-	for i := range 8 {
-		g := &handoverGroup{crowd: newCrowd(t, w.fleet[0].daemonProcess, "acme", fmt.Sprintf("handover-%d", i))}
+	for i := range 8 { // by these names each has a partition to itself
+		g := &handoverGroup{crowd: newCrowd(t, w.fleet[0].daemonProcess, "acme", fmt.Sprintf("handover%d", i))}
 		g.fail = func(err error) { t.Error(err); runtime.Goexit() }
 		w.groups = append(w.groups, g)
 		w.driving.Go(func() { w.drive(g) })
 	}
+	w.goOn()
+	for _, m := range w.fleet[0].entries() {
+		for _, g := range w.groups {
+			if m.subject[4] == broker.GroupToken(g.crowd.id) {
+				g.partition = m.subject[2]
+			}
+		}
+	}
 	return w
+}
+
+// start starts a broker and waits until it serves.
+func (w *handoverWorld) start(b *chaosBroker) {
+	w.Helper()
+	b.start()
+	if !b.awaitServing(patience) {
+		w.Fatalf("a broker does not serve; its log ends with\n%s", b.Log())
+	}
 }
 
 // drive lets a group live until all is over, and its leaver be removed then.
@@ -141,22 +175,50 @@ func (w *handoverWorld) goOn() {
 	}
 }
 
-// play takes the first broker away and brings it back when all groups go on
-// without, and tells how long they waited.
-func (w *handoverWorld) play(what string, leave, comeBack func(*chaosBroker)) {
+// awaitSpread waits until each broker has the groups that fall to it while both
+// serve: it ranks first, by its name, for every other one.
+func (w *handoverWorld) awaitSpread() {
+	w.Helper()
+	w.awaitOwners(0, func(group int) *chaosBroker { return w.fleet[group%len(w.fleet)] })
+}
+
+// awaitOwners waits until each group has been a broker's for a time, as the ledger
+// says.
+func (w *handoverWorld) awaitOwners(lasting time.Duration, of func(group int) *chaosBroker) {
+	w.Helper()
+	ctx, js, done := w.fleet[0].jetStream()
+	defer done()
+	ledger, err := js.KeyValue(ctx, "leave-ledger")
+	if err != nil {
+		w.Fatal(err)
+	}
+	for i, g := range w.groups {
+		b := of(i)
+		w.until(fmt.Sprintf("group %d has been that of broker %s for %s", i, b.instance, lasting), func() bool {
+			var owner struct {
+				Instance string
+				Since    time.Time
+				Released bool
+			}
+			entry, err := ledger.Get(ctx, "_owner._."+g.partition)
+			if err == nil {
+				err = json.Unmarshal(entry.Value(), &owner)
+			}
+			return err == nil && owner.Instance == b.instance && !owner.Released && time.Since(owner.Since) >= lasting
+		})
+	}
+}
+
+// play does something to the first broker, and tells how long groups waited until
+// all went on without.
+func (w *handoverWorld) play(what string, leave func()) {
 	w.Helper()
 	w.goOn()
-	// Who came last has what it will own when it has served for a while.
-	time.Sleep(8 * time.Second)
 	began := time.Now()
-	leave(w.fleet[0])
+	leave()
 	w.goOn()
 	ended := time.Now()
-	comeBack(w.fleet[0])
-	w.Logf("%s: groups waited %s", what, handovers(w.fleet[0].entries(), began, ended))
-	if !w.fleet[0].awaitServing(patience) {
-		w.Fatalf("a broker does not serve; its log ends with\n%s", w.fleet[0].Log())
-	}
+	w.Logf("%s: groups waited %s", what, handovers(w.fleet[1].entries(), began, ended))
 }
 
 // finish brings all groups to their end and judges them.

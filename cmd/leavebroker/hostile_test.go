@@ -303,7 +303,7 @@ func TestServeAssociated(t *testing.T) {
 		c := newCrowd(t, d, tenant, "devices")
 		c.found("bob/phone", "alice/phone", "carol/phone", "alice/laptop", "alicia/phone")
 		message := c.leave(c.members[1], intents.RemoveAssociatedMembers)
-		v := c.submit(message)
+		v := c.verdict(message)
 		if reason := map[bool]string{true: "", false: "sender_only"}[tenant == "vouched"]; v.State != "pending" && v.State != "held" || v.State == "pending" && v.Reason != reason {
 			t.Errorf("%s: %+v", tenant, v)
 		}

@@ -191,9 +191,15 @@ func TestServeNotify(t *testing.T) {
 	}
 }
 
-// cli runs a command against a daemon and decodes what it prints.
+// cli runs a command against a daemon and decodes what it prints. It asks again
+// where no verdict came in the time that a request may wait.
 func (c *crowd) cli(d *daemonProcess, into any, args ...string) (code int, stderr string) {
-	code, out, errOut := run("", append(args, "--server", d.url, "--tenant", c.tenant)...)
+	args = append(args, "--server", d.url, "--tenant", c.tenant)
+	begin := time.Now()
+	code, out, errOut := run("", args...)
+	for strings.Contains(out, `"state":"stored"`) && time.Since(begin) < patience {
+		code, out, errOut = run("", args...)
+	}
 	if into != nil {
 		if err := json.Unmarshal([]byte(out), into); err != nil {
 			c.check(fmt.Errorf("%v: exit code %d, %q, %s: %w", args, code, out, errOut, err))
