@@ -18,7 +18,7 @@ import (
 	"leavebroker/mlscore/member"
 )
 
-const waitFor = 20 * time.Second
+const waitFor = 2 * time.Minute
 
 // client makes a client of a suite.
 func client(t *testing.T, suite *mlscore.Suite, name string, random *rand.ChaCha8) *member.Client {

@@ -36,7 +36,7 @@ func testServer(t *testing.T) (*embedded, jetstream.JetStream, *nats.Conn) {
 }
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -27,7 +27,7 @@ import (
 const (
 	testTenant  = "acme"
 	testSuiteID = mlscore.CipherSuite(1)
-	patience    = 40 * time.Second
+	patience    = 2 * time.Minute
 )
 
 func must[T any](t testing.TB) func(T, error) T {

@@ -9,9 +9,12 @@ package delivery
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -47,9 +50,28 @@ func New(nc *nats.Conn, prefix, tenant string) (*Service, error) {
 	return &Service{nc: nc, js: js, prefix: prefix, tenant: tenant}, nil
 }
 
-// GroupInfo hands on a GroupInfo with its ratchet tree: an encoded MLSMessage.
+// maxInline is the size of the largest GroupInfo that is sent in a message, in
+// bytes.
+const maxInline = 512 << 10
+
+// GroupInfo hands on a GroupInfo with its ratchet tree: an encoded MLSMessage. A
+// large one is put into the bucket of objects, and stays there: it may be deleted
+// when the broker has consumed the message that refers to it.
 func (s *Service) GroupInfo(ctx context.Context, groupID, message []byte) error {
-	return s.store(ctx, groupID, "info", message)
+	if len(message) <= maxInline {
+		return s.store(ctx, groupID, "info", message)
+	}
+	objects, err := s.js.ObjectStore(ctx, s.prefix+"-infos")
+	if err != nil {
+		return fmt.Errorf("storing a GroupInfo of %d bytes: %w", len(message), err)
+	}
+	sum := sha256.Sum256(message)
+	reference := hex.EncodeToString(sum[:])
+	name := s.tenant + "." + broker.GroupToken(groupID) + "." + reference
+	if _, err := objects.PutBytes(ctx, name, message); err != nil {
+		return fmt.Errorf("storing a GroupInfo of %d bytes: %w", len(message), err)
+	}
+	return s.storeWith(ctx, groupID, "info", []byte(reference), nats.Header{"Leave-Object": {name}})
 }
 
 // Commit hands on the commit that ends the current epoch. The caller accepts
@@ -72,15 +94,22 @@ func (s *Service) Closed(ctx context.Context, groupID []byte, reason string) err
 	return s.store(ctx, groupID, "closed", body)
 }
 
-// store publishes until the log has acknowledged, under one random message ID:
-// it is stored once.
+// store is storeWith without headers.
 func (s *Service) store(ctx context.Context, groupID []byte, kind string, body []byte) error {
-	subject := fmt.Sprintf("%s.in.%s.%s.%s", s.prefix, s.tenant, broker.GroupToken(groupID), kind)
+	return s.storeWith(ctx, groupID, kind, body, nil)
+}
+
+// storeWith publishes until the log has acknowledged, under one random message ID:
+// it is stored once.
+func (s *Service) storeWith(ctx context.Context, groupID []byte, kind string, body []byte, header nats.Header) error {
+	m := nats.NewMsg(fmt.Sprintf("%s.in.%s.%s.%s", s.prefix, s.tenant, broker.GroupToken(groupID), kind))
+	m.Data = body
 	id := nuid.Next()
 	var err error
 	for range publishAttempts {
 		attempt, cancel := context.WithTimeout(ctx, publishAttempt)
-		_, err = s.js.Publish(attempt, subject, body, jetstream.WithMsgID(id))
+		m.Header = maps.Clone(header)
+		_, err = s.js.PublishMsg(attempt, m, jetstream.WithMsgID(id))
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			break
