@@ -52,8 +52,7 @@ func (s *openGroups) note(k groupKey, rev uint64) {
 	}
 }
 
-// forgetRevisions is called when the ledger has lost its end: revisions are given
-// again.
+// forgetRevisions lets what the ledger says next be newer than what is known.
 func (s *openGroups) forgetRevisions() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -203,3 +203,21 @@ func TestClosedByAnOwnerThatWasReplaced(t *testing.T) {
 		}
 	}
 }
+
+// When the ledger has lost its end, revisions are given again: a partition that
+// another held at a higher one can be taken all the same.
+func TestRevisionsGivenAgain(t *testing.T) {
+	_, in := simAlone(t)
+	in.o.observe(ownerRecord{Version: ownerVersion, Instance: "another"}, 100)
+	in.o.term = 7
+	if in.o.hold() || in.o.holds.Load() {
+		t.Error("it holds what another has claimed since")
+	}
+	if in.b.forgetRevisions(); !in.o.hold() || !in.o.holds.Load() {
+		t.Error("it does not hold what nobody has claimed since")
+	}
+	in.o.observe(ownerRecord{Version: ownerVersion, Instance: "another"}, 8)
+	if in.o.holds.Load() {
+		t.Error("it holds what another has claimed")
+	}
+}

@@ -85,10 +85,21 @@ func (b *Broker) watchFrom(seen uint64) (jetstream.KeyWatcher, error) {
 	if s, ok := status.(*jetstream.KeyValueBucketStatus); ok && s.StreamInfo().State.LastSeq >= seen {
 		from = append(from, jetstream.ResumeFromRevision(seen+1))
 	} else {
-		b.open.forgetRevisions()
+		b.forgetRevisions()
 	}
 	w, err := b.records.kv.Watch(b.work, ">", from...)
 	return w, classify(err)
+}
+
+// forgetRevisions is called when the ledger has lost its end: revisions are given
+// again.
+func (b *Broker) forgetRevisions() {
+	b.open.forgetRevisions()
+	for _, o := range b.all {
+		o.recMu.Lock()
+		o.seen, o.seenRev = ownerRecord{}, 0
+		o.recMu.Unlock()
+	}
 }
 
 // endWatch ends a watch. What it still has to give would hold up the connection.
