@@ -28,7 +28,7 @@ func (o *owner) readAhead(ctx context.Context, g *group, in *received) (ahead []
 	if !isNext || o.waiting == 0 || in.deliveries != 1 || in.seq <= g.state.Position() {
 		return nil, nil
 	}
-	err = o.group.log.readGroup(ctx, in.key, in.seq+1, func(e entry) error {
+	err = o.group.log.read(ctx, o.group.names.logOf(in.key), in.seq+1, func(e entry) error {
 		r, err := o.group.inbound.receive(e)
 		if r.kind == kindRemoval {
 			return nil // folded, or the output of this one meets a conflict

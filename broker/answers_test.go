@@ -58,7 +58,7 @@ func TestUnansweredRequestsAreRepeated(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := func(s *store) (seqs []uint64) {
-		err := s.readGroup(ctx, w.key(), 1, func(e entry) error {
+		err := s.read(ctx, s.names.logOf(w.key()), 1, func(e entry) error {
 			seqs = append(seqs, e.seq)
 			return nil
 		})

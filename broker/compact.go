@@ -14,7 +14,7 @@ import (
 
 // Logs that have grown long are compacted in the background: a snapshot of the
 // group is stored and read back, then what is before it is purged. Nothing that
-// was not acknowledged is before it, since a snapshot is of what was consumed.
+// may come again is before it, since a snapshot is of what a checkpoint has.
 // What stays of it: the last commit and the last output, whose sequences writers
 // of the log expect; outputs of epochs that are not over, or that the delivery
 // service has not acknowledged.
@@ -45,6 +45,9 @@ func (b *Broker) compactLogs(ctx context.Context) error {
 func (o *owner) compactLong(ctx context.Context) error {
 	sizes, err := o.logSizes(ctx)
 	if err != nil {
+		return err
+	}
+	if err := o.checkpoint(ctx); err != nil {
 		return err
 	}
 	tried := map[groupKey]int{}
@@ -94,7 +97,7 @@ func (o *owner) logSizes(ctx context.Context) (map[groupKey]int, error) {
 func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) {
 	b := o.b
 	done := o.begin()
-	upTo := o.position
+	upTo := o.recorded.Position
 	done()
 	h, err := b.load(ctx, k, b.tenants[k.tenant], upTo, nil)
 	if err != nil {
@@ -140,7 +143,7 @@ func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) 
 // purge purges what a stored snapshot makes superfluous.
 func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 	g := b.at(k)
-	delivered, err := b.deliveredUpTo(ctx, k)
+	delivered, err := g.log.delivered(ctx, k.tenant)
 	if err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 			below = min(s.removals, delivered+1)
 		}
 		if what == kindRemoval || what == kindCommit {
-			last, err := g.store.readLast(ctx, g.names.log(k, what))
+			last, err := g.log.readLast(ctx, g.names.log(k, what))
 			if errors.Is(err, errNoEntry) {
 				continue
 			}
@@ -164,7 +167,7 @@ func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 				return err
 			}
 		}
-		err := b.write("purge", func() error { return g.store.purge(ctx, g.names.log(k, what), below) })
+		err := b.write("purge", func() error { return g.log.purge(ctx, g.names.log(k, what), below) })
 		if err != nil {
 			return err
 		}
@@ -172,34 +175,11 @@ func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 	return nil
 }
 
-// purge deletes the entries of a subject below a sequence.
-func (s *store) purge(ctx context.Context, subject string, below uint64) error {
-	if below <= 1 {
-		return nil // to the server, 0 is the whole subject
-	}
-	stream, err := s.js.Stream(ctx, s.names.logStream())
-	if err != nil {
-		return classify(err)
-	}
-	return classify(stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(below)))
-}
-
-// deliveredUpTo is the sequence up to which the tenant's delivery service has
-// acknowledged every output.
-func (b *Broker) deliveredUpTo(ctx context.Context, k groupKey) (uint64, error) {
-	g := b.at(k)
-	c, err := b.js.Consumer(ctx, g.names.logStream(), g.names.removalsConsumer(k.tenant))
-	if err != nil {
-		return 0, classify(err)
-	}
-	return c.CachedInfo().AckFloor.Stream, nil
-}
-
 // dropInfoBlobs deletes the copies of GroupInfos whose references are purged.
 // What cannot be deleted takes room, no more.
 func (b *Broker) dropInfoBlobs(ctx context.Context, k groupKey, below uint64) error {
 	g := b.at(k)
-	return g.store.read(ctx, g.names.log(k, kindInfo), 1, func(e entry) error {
+	return g.log.read(ctx, g.names.log(k, kindInfo), 1, func(e entry) error {
 		if e.object == "" || e.seq >= below {
 			return nil
 		}

@@ -22,7 +22,7 @@ func compactsSoon(o *Options) {
 func (w *world) entries() map[kind]int {
 	w.t.Helper()
 	n := map[kind]int{}
-	err := w.store().readGroup(testContext(w.t), w.key(), 1, func(e entry) error {
+	err := w.store().read(testContext(w.t), w.store().names.logOf(w.key()), 1, func(e entry) error {
 		_, what, err := w.store().names.parseLog(e.subject)
 		n[what]++
 		return err

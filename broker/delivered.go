@@ -61,17 +61,16 @@ func (b *Broker) recoverDeliveries(ctx context.Context, k groupKey) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	g := b.at(k)
-	c, err := b.js.Consumer(ctx, g.names.logStream(), g.names.removalsConsumer(k.tenant))
+	floor, err := g.log.delivered(ctx, k.tenant)
 	if err != nil {
-		return classify(err)
+		return err
 	}
-	floor := c.CachedInfo().AckFloor.Stream
 	told, err := b.lastDelivered(ctx, k)
 	if err != nil || told >= floor {
 		return err
 	}
 	var events []event
-	err = g.store.read(ctx, g.names.log(k, kindRemoval), told+1, func(e entry) error {
+	err = g.log.read(ctx, g.names.log(k, kindRemoval), told+1, func(e entry) error {
 		if r, err := g.inbound.receive(e); err == nil && e.seq <= floor {
 			events = append(events, newEvent(r, intents.Notice{Type: eventDelivered}))
 		}

@@ -219,7 +219,7 @@ func TestServiceFaults(t *testing.T) {
 				}
 				w.awaitOutput(w.epoch(), 1)
 				stored := 0
-				if err := w.store().readGroup(testContext(t), w.key(), 1, func(e entry) error {
+				if err := w.store().read(testContext(t), w.store().names.logOf(w.key()), 1, func(e entry) error {
 					if bytes.Equal(e.data, message) {
 						stored++
 					}

@@ -201,8 +201,9 @@ func (b *Broker) readSince(ctx context.Context, g *group, each func(*received)) 
 
 // readLog gives the entries of a group that a fold may see.
 func (b *Broker) readLog(ctx context.Context, k groupKey, from uint64, each func(*received) error) error {
-	return b.at(k).log.readGroup(ctx, k, from, func(e entry) error {
-		r, err := b.at(k).inbound.receive(e)
+	g := b.at(k)
+	return g.log.read(ctx, g.names.logOf(k), from, func(e entry) error {
+		r, err := g.inbound.receive(e)
 		if err == nil {
 			err = b.resolve(ctx, r, false)
 		}

@@ -288,10 +288,15 @@ func (o *owner) checkpointNow(ctx context.Context) error {
 		return err
 	}
 	r, rev, readErr := o.b.ledger.owner(ctx, o.group.names.ownerKey(o.number))
-	if readErr == nil {
-		o.observe(r, rev) // the partition may be another's
+	if readErr != nil {
+		return errors.Join(err, readErr)
 	}
-	return errors.Join(err, readErr)
+	o.observe(r, rev)                        // the partition may be another's
+	if rev < o.term && o.holds.Swap(false) { // or the ledger has lost its end, and what is in memory is not in it
+		o.letGo()
+		o.poke()
+	}
+	return err
 }
 
 // lastWritten is the revision of the record as this instance wrote it last,

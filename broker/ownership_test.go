@@ -289,8 +289,8 @@ type laggingLog struct {
 	end uint64
 }
 
-func (l laggingLog) readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error {
-	return l.journal.readGroup(ctx, k, from, func(e entry) error {
+func (l laggingLog) read(ctx context.Context, filter string, from uint64, each func(entry) error) error {
+	return l.journal.read(ctx, filter, from, func(e entry) error {
 		if e.seq > l.end {
 			return nil
 		}

@@ -33,6 +33,7 @@ type simTask struct {
 	what   string
 	at     string // where it stopped
 	asking bool   // it waits for the Authentication Service and holds nothing
+	free   bool   // it never holds the partition when it stops
 	fault  error  // what it meets when it goes on
 	yield  func(struct{}) bool
 	next   func() (struct{}, bool)
@@ -73,23 +74,38 @@ func (s *simulation) start() *simInstance {
 
 // busy says whether a task holds the partition.
 func (in *simInstance) busy() bool {
-	for _, t := range in.tasks {
-		if !t.asking {
-			return true
-		}
+	return slices.ContainsFunc(in.tasks, func(t *simTask) bool { return !t.asking && !t.free })
+}
+
+const compaction = "compaction"
+
+// compact begins to compact the log, unless that is under way.
+func (in *simInstance) compact() {
+	if in.busy() || !in.o.holds.Load() || slices.ContainsFunc(in.tasks, func(t *simTask) bool { return t.what == compaction }) {
+		return
 	}
-	return false
+	t := &simTask{in: in, what: compaction}
+	in.beginTask(t, func() { // as compactLong
+		if in.o.checkpoint(in.b.work) != nil || !in.o.holds.Load() {
+			return
+		}
+		t.free = true
+		_, _ = in.o.compact(in.b.work, simKey) // it is tried again
+	})
 }
 
 // begin starts a task and runs it up to where it stops first.
 func (in *simInstance) begin(what string, body func()) {
-	t := &simTask{in: in, what: what}
+	in.beginTask(&simTask{in: in, what: what}, body)
+}
+
+func (in *simInstance) beginTask(t *simTask, body func()) {
 	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
 		t.yield = yield
 		body()
 	})
 	in.tasks = append(in.tasks, t)
-	in.sim.note("%s begins: %s", in.name, what)
+	in.sim.note("%s begins: %s", in.name, t.what)
 	in.sim.resume(t, nil)
 }
 

@@ -18,8 +18,12 @@ type simServer struct {
 	names    names
 	keys     map[string]groupKey // by subject
 	outputs  string              // the subject of the broker's outputs, which the consumer does not read
+	all      string              // the filter of the group's log
 	now      time.Time
 	log      []entry           // the entry with sequence n is at n-1
+	purged   []bool            // of those entries, the purged ones
+	synced   int               // entries of the ledger that no loss of power takes
+	snapshot snapshot          // of the group
 	last     map[string]uint64 // sequences by subject
 	ids      map[string]uint64 // sequences by message ID
 	ledger   []simRecord       // that with revision n is at n-1
@@ -49,11 +53,11 @@ type simConsumer struct {
 
 func newSimServer(n names) *simServer {
 	s := &simServer{
-		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
+		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), all: n.logOf(simKey), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
 		byKey: map[string]uint64{}, events: map[string]event{}, told: map[string]bool{}, consumer: simConsumer{floor: logStart, deliveries: map[uint64]uint64{}},
 	}
 	for range logStart {
-		s.log = append(s.log, entry{}) // what no log has
+		s.log, s.purged = append(s.log, entry{}), append(s.purged, true) // what no log has
 	}
 	return s
 }
@@ -71,7 +75,7 @@ func (s *simServer) store(subject string, data []byte, expectLast *uint64) (uint
 		s.keys[subject] = k
 	}
 	seq := uint64(len(s.log) + 1)
-	s.log = append(s.log, entry{seq: seq, time: s.now, subject: subject, data: data})
+	s.log, s.purged = append(s.log, entry{seq: seq, time: s.now, subject: subject, data: data}), append(s.purged, false)
 	s.last[subject] = seq
 	return seq, nil
 }
@@ -105,9 +109,10 @@ func (s *simServer) get(key string) (value []byte, rev uint64) {
 }
 
 // loseLedger drops the end of the ledger: a server that stores without
-// synchronous writes lost power.
+// synchronous writes lost power. Logs are compacted long after what they led to
+// was written.
 func (s *simServer) loseLedger(n int) {
-	s.ledger = s.ledger[:len(s.ledger)-n]
+	s.ledger = s.ledger[:max(len(s.ledger)-n, s.synced)]
 	clear(s.byKey)
 	for i, r := range s.ledger {
 		s.byKey[r.key] = uint64(i + 1)
@@ -157,7 +162,7 @@ func (s *simServer) next() (e entry, ok bool) {
 		return s.log[c.hand-1], c.again
 	}
 	for seq := c.floor + 1; seq <= uint64(len(s.log)); seq++ {
-		if s.log[seq-1].subject != s.outputs {
+		if s.log[seq-1].subject != s.outputs && !s.purged[seq-1] {
 			return s.log[seq-1], true
 		}
 	}
@@ -251,20 +256,55 @@ func (j simJournal) append(_ context.Context, k groupKey, what kind, data []byte
 	return seq, nil
 }
 
-func (j simJournal) readGroup(_ context.Context, k groupKey, from uint64, each func(entry) error) error {
+func (j simJournal) read(_ context.Context, filter string, from uint64, each func(entry) error) error {
 	if err := j.in.sim.pause("reads the log", false); err != nil {
 		return err
 	}
 	server := j.in.sim.server
-	for seq := max(from, 1); seq <= uint64(len(server.log)); seq++ {
-		if server.keys[server.log[seq-1].subject] != k {
+	for seq := max(from, logStart+1); seq <= uint64(len(server.log)); seq++ {
+		e := server.log[seq-1]
+		if server.purged[seq-1] || e.subject != filter && (filter != server.all || server.keys[e.subject] != simKey) {
 			continue
 		}
-		if err := each(server.log[seq-1]); err != nil {
+		if err := each(e); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (j simJournal) readLast(_ context.Context, filter string) (entry, error) {
+	if err := j.in.sim.pause("reads the last entry of a subject", false); err != nil {
+		return entry{}, err
+	}
+	server := j.in.sim.server
+	if seq := server.last[filter]; seq != 0 && !server.purged[seq-1] {
+		return server.log[seq-1], nil
+	}
+	return entry{}, errNoEntry
+}
+
+func (j simJournal) purge(_ context.Context, subject string, below uint64) error {
+	s := j.in.sim
+	for seq := uint64(1); seq < below; seq++ {
+		if s.server.log[seq-1].subject == subject && !s.server.purged[seq-1] {
+			s.server.purged[seq-1] = true
+			s.counts.purged++
+			s.note("%s purges seq %d", j.in.name, seq)
+		}
+	}
+	return nil
+}
+
+func (j simJournal) delivered(context.Context, string) (uint64, error) {
+	s := j.in.sim
+	if err := s.pause("asks what is delivered", false); err != nil {
+		return 0, err
+	}
+	if s.random.IntN(2) == 0 {
+		s.taken = uint64(len(s.server.log))
+	}
+	return s.taken, nil
 }
 
 func (l simLedger) get(_ context.Context, k groupKey) (ledgerEntry, error) {
@@ -343,16 +383,27 @@ func (e simEvents) publish(_ context.Context, events []event) error {
 	return nil
 }
 
-// get, revision and put are of a bucket in which no log was long enough yet for a
-// snapshot.
-func (l simSnapshots) get(context.Context, groupKey) (snapshot, error) { return snapshot{}, nil }
-
-func (l simSnapshots) revision(context.Context, groupKey) (uint64, error) {
-	return 0, l.in.sim.pause("reads the revision of the snapshot", false)
+func (l simSnapshots) get(context.Context, groupKey) (snapshot, error) {
+	err := l.in.sim.pause("reads the snapshot", false)
+	return l.in.sim.server.snapshot, err
 }
 
-func (l simSnapshots) put(context.Context, groupKey, snapshot, uint64) (uint64, error) {
-	return 0, errUnavailable
+func (l simSnapshots) revision(context.Context, groupKey) (uint64, error) {
+	err := l.in.sim.pause("reads the revision of the snapshot", false)
+	return l.in.sim.server.snapshot.rev, err
+}
+
+func (l simSnapshots) put(_ context.Context, _ groupKey, next snapshot, rev uint64) (uint64, error) {
+	s := l.in.sim
+	if have := s.server.snapshot.rev; have != rev {
+		s.note("%s's snapshot is refused", l.in.name)
+		return 0, fmt.Errorf("%w: the last revision is %d, not %d", errConflict, have, rev)
+	}
+	s.counts.snapshots++
+	s.note("%s's snapshot of position %d is stored", l.in.name, next.position)
+	next.rev = rev + 1
+	s.server.snapshot, s.server.synced = next, len(s.server.ledger)
+	return next.rev, nil
 }
 
 // simMsg is a delivered message.

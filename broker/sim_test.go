@@ -91,7 +91,7 @@ func TestSimulation(t *testing.T) {
 
 // simCounts says what the histories contained.
 type simCounts struct {
-	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, doubtful, quiet int
+	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, doubtful, quiet, snapshots, purged int
 }
 
 func (c *simCounts) add(d *simCounts) {
@@ -99,7 +99,7 @@ func (c *simCounts) add(d *simCounts) {
 	for _, f := range [][2]*int{
 		{&c.messages, &d.messages}, {&c.tasks, &d.tasks}, {&c.faults, &d.faults}, {&c.crashes, &d.crashes}, {&c.takeovers, &d.takeovers},
 		{&c.powerLosses, &d.powerLosses}, {&c.outputs, &d.outputs}, {&c.conflicts, &d.conflicts}, {&c.zombies, &d.zombies}, {&c.astray, &d.astray},
-		{&c.doubtful, &d.doubtful}, {&c.quiet, &d.quiet},
+		{&c.doubtful, &d.doubtful}, {&c.quiet, &d.quiet}, {&c.snapshots, &d.snapshots}, {&c.purged, &d.purged},
 	} {
 		*f[0] += *f[1]
 	}
@@ -107,8 +107,8 @@ func (c *simCounts) add(d *simCounts) {
 
 func (c simCounts) String() string {
 	return fmt.Sprintf("%d histories, %d messages, %d tasks, %d faults, %d crashes, %d takeovers, %d power losses, %d outputs, %d refused writes, "+
-		"%d outputs of stale owners, %d removals that were meant for another line, %d intents held since their leaf came back, %d times at rest",
-		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.doubtful, c.quiet)
+		"%d outputs of stale owners, %d removals that were meant for another line, %d intents held since their leaf came back, %d times at rest, %d snapshots, %d entries purged",
+		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.doubtful, c.quiet, c.snapshots, c.purged)
 }
 
 // simulation is one history.
@@ -120,7 +120,10 @@ type simulation struct {
 	started   int
 	running   *simTask
 	turns     int
-	trouble   int // how many of a thousand reads and writes fail
+	trouble   int    // how many of a thousand reads and writes fail
+	compacts  bool   // logs are compacted
+	outlived  bool   // an instance has outlived a loss of power
+	taken     uint64 // outputs up to here are acknowledged by the delivery service
 	authority simAuthority
 	next      int // step of the script
 	serial    int
@@ -140,6 +143,7 @@ func newSimulation(script *simScript, seed uint64) *simulation {
 	s.trouble = []int{0, 30, 100, 250}[s.random.IntN(4)]
 	s.authority.flaky = s.random.IntN(2) == 0
 	s.authority.wrong = s.random.IntN(8) == 0
+	s.compacts = s.random.IntN(2) == 0
 	s.checks.begin(s)
 	return s
 }
@@ -278,8 +282,12 @@ func (s *simulation) turn() {
 		if !in.busy() {
 			in.runSpawned()
 		}
-	case n < 920:
+	case n < 912:
 		in.watch(min(in.watched+1, len(s.server.ledger)))
+	case n < 926:
+		if s.compacts && in.frozen <= s.turns {
+			in.compact()
+		}
 	case n < 940:
 		if !in.busy() && in.frozen <= s.turns {
 			in.begin("a checkpoint", func() { _ = in.o.checkpoint(in.b.work) })
@@ -366,6 +374,7 @@ func (s *simulation) losePower() {
 	c.reset(c.back(s.random.IntN(4)))
 	c.pinned = nil
 	for _, in := range s.instances {
+		s.outlived = true
 		if in.watched > len(s.server.ledger) {
 			in.b.forgetRevisions()
 			in.watched = 0

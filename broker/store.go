@@ -32,9 +32,16 @@ type journal interface {
 	// With expectLast it is stored only if the last entry on its subject has that
 	// sequence, 0 for none.
 	append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error)
-	// readGroup gives every entry of a group from a sequence on, in order, at
-	// least up to what was stored when it was called.
-	readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error
+	// read gives every entry of a filter from a sequence on, in order, at least up to
+	// what was stored when it was called.
+	read(ctx context.Context, filter string, from uint64, each func(entry) error) error
+	// readLast gives the last entry of a filter, errNoEntry if there is none.
+	readLast(ctx context.Context, filter string) (entry, error)
+	// purge deletes the entries of a subject below a sequence.
+	purge(ctx context.Context, subject string, below uint64) error
+	// delivered is the sequence up to which the delivery service of a tenant has
+	// acknowledged every output.
+	delivered(ctx context.Context, tenant string) (uint64, error)
 }
 
 var (
@@ -128,10 +135,6 @@ func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, 
 	return seq, err
 }
 
-func (s *store) readGroup(ctx context.Context, k groupKey, from uint64, each func(entry) error) error {
-	return s.read(ctx, s.names.logOf(k), from, each)
-}
-
 // lagAgain is when to read again from replicas that lag behind their leader.
 const lagAgain = 20 * time.Millisecond
 
@@ -139,10 +142,8 @@ const lagAgain = 20 * time.Millisecond
 // the entries does not count: to fold a large group takes its time.
 const silentFor = 6 * apiTimeout
 
-// read gives every entry of a filter, from a sequence on, in order, at least up
-// to what was stored when it was called. It reads in batches straight from the
-// store, without a consumer. Any replica answers, and may lag behind: the leader
-// says how far there is to read.
+// read reads in batches straight from the store, without a consumer. Any replica
+// answers, and may lag behind: the leader says how far there is to read.
 func (s *store) read(ctx context.Context, filter string, from uint64, each func(entry) error) error {
 	newest, err := s.readLast(ctx, filter)
 	if errors.Is(err, errNoEntry) || err == nil && newest.seq < from {
@@ -278,9 +279,28 @@ func (s *store) readOne(ctx context.Context, filter string, from uint64) (entry,
 	return readMessage(ctx, s.nc, s.api, s.names.logStream(), messageRequest{Seq: from, NextFor: filter})
 }
 
-// readLast reads the last entry of a filter, from the leader.
+// readLast reads from the leader.
 func (s *store) readLast(ctx context.Context, filter string) (entry, error) {
 	return readMessage(ctx, s.nc, s.api, s.names.logStream(), messageRequest{LastFor: filter})
+}
+
+func (s *store) purge(ctx context.Context, subject string, below uint64) error {
+	if below <= 1 {
+		return nil // to the server, 0 is the whole subject
+	}
+	stream, err := s.js.Stream(ctx, s.names.logStream())
+	if err != nil {
+		return classify(err)
+	}
+	return classify(stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(below)))
+}
+
+func (s *store) delivered(ctx context.Context, tenant string) (uint64, error) {
+	c, err := s.js.Consumer(ctx, s.names.logStream(), s.names.removalsConsumer(tenant))
+	if err != nil {
+		return 0, classify(err)
+	}
+	return c.CachedInfo().AckFloor.Stream, nil
 }
 
 // readMessage reads one message of a stream from its leader; api is the prefix
