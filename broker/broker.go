@@ -78,8 +78,8 @@ type Broker struct {
 	reconnected chan struct{} // has one when the ledger has to be watched anew
 
 	ran    atomic.Bool
-	phase  atomic.Pointer[string] // what it is not ready for; nil: ready
-	beat   atomic.Int64           // UnixNano of the last round of the timers
+	phase  atomic.Pointer[string]    // what it is not ready for; nil: ready
+	beat   atomic.Pointer[time.Time] // of the last round of the timers; nil: none yet
 	closed sync.Once
 }
 
@@ -306,7 +306,8 @@ func (b *Broker) runTimers(ctx context.Context) error {
 	var waking errgroup.Group
 	waking.SetLimit(loadsAtStart)
 	for {
-		b.beat.Store(time.Now().UnixNano())
+		now := time.Now()
+		b.beat.Store(&now)
 		for _, k := range b.timers.due(b.opts.Clock()) {
 			waking.Go(func() error {
 				b.wake(k)
@@ -346,13 +347,12 @@ func (b *Broker) Ready() error {
 // Live says why the broker should be restarted, nil if it works: it does not
 // depend on the server being reached.
 func (b *Broker) Live() error {
-	now := time.Now()
-	if last := b.beat.Load(); last != 0 && now.Sub(time.Unix(0, last)) > stuckAfter {
-		return fmt.Errorf("the timers have stood still since %s", time.Unix(0, last).UTC().Format(time.RFC3339))
+	if last := b.beat.Load(); last != nil && time.Since(*last) > stuckAfter {
+		return fmt.Errorf("the timers have stood still since %s", last.UTC().Format(time.RFC3339))
 	}
 	for _, o := range b.all {
-		if since := o.busySince.Load(); since != 0 && now.Sub(time.Unix(0, since)) > stuckAfter {
-			return fmt.Errorf("partition %d has worked on one input since %s", o.number, time.Unix(0, since).UTC().Format(time.RFC3339))
+		if since := o.busySince.Load(); since != nil && time.Since(*since) > stuckAfter {
+			return fmt.Errorf("partition %d has worked on one input since %s", o.number, since.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil

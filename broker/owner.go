@@ -41,12 +41,12 @@ type owner struct {
 
 	uncompacted map[groupKey]int // logs that could not be compacted, and their entries; of compactLogs alone
 
-	holds     atomic.Bool   // the partition is this instance's; becomes true under work and recMu
-	lost      atomic.Bool   // another took it: the server may still deliver to this instance
-	heldSince atomic.Int64  // UnixNano
-	busySince atomic.Int64  // UnixNano of the work in hand, 0 while idle
-	handled   atomic.Int64  // messages
-	poked     chan struct{} // look at rank and record again
+	holds     atomic.Bool               // the partition is this instance's; becomes true under work and recMu
+	lost      atomic.Bool               // another took it: the server may still deliver to this instance
+	heldSince atomic.Pointer[time.Time] // set before holds
+	busySince atomic.Pointer[time.Time] // of the work in hand, nil while idle
+	handled   atomic.Int64              // messages
+	poked     chan struct{}             // look at rank and record again
 
 	recMu    sync.Mutex
 	seen     ownerRecord   // what the ledger says; guarded by recMu
@@ -69,9 +69,10 @@ func newOwner(b *Broker, group *streamGroup, number int) *owner {
 // begin takes the partition to work on it; the result gives it back.
 func (o *owner) begin() func() {
 	o.work.Lock()
-	o.busySince.Store(time.Now().UnixNano())
+	now := time.Now()
+	o.busySince.Store(&now)
 	return func() {
-		o.busySince.Store(0)
+		o.busySince.Store(nil)
 		o.work.Unlock()
 	}
 }

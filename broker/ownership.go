@@ -186,7 +186,8 @@ func (o *owner) hold() bool {
 		return false
 	}
 	o.lost.Store(false) // what was lost is taken again
-	o.heldSince.Store(time.Now().UnixNano())
+	now := time.Now()
+	o.heldSince.Store(&now)
 	o.holds.Store(true)
 	return true
 }

@@ -90,7 +90,7 @@ func (o *owner) isWanted() bool { return o.rank() <= 1 }
 func (o *owner) isOver() bool {
 	switch rank := o.rank(); {
 	case rank == 1:
-		return o.holds.Load() && time.Since(time.Unix(0, o.heldSince.Load())) > 2*o.b.members.ttl
+		return o.holds.Load() && time.Since(*o.heldSince.Load()) > 2*o.b.members.ttl
 	default:
 		return rank > 1
 	}
