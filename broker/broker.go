@@ -107,6 +107,7 @@ func assemble(opts Options) *Broker {
 		tenants: map[string]*tenant{}, byTenant: map[string]*streamGroup{}, byOwnerKey: map[string]*owner{},
 		members: newMembers(opts.Instance, opts.PinTTL), requests: make(chan struct{}, maxRequests), asking: make(chan struct{}, maxAsking),
 		loading: make(chan struct{}, loadsAtStart), reconnected: make(chan struct{}, 1), watchPatience: watchPatience,
+		timers: timers{clock: opts.Clock},
 	}
 	b.health.tell, b.spawn, b.woken = b.tellTrouble, b.background.Go, b.recoverDeliveries
 	b.work, b.stopWork = context.WithCancel(context.Background())

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -50,4 +51,50 @@ func TestDurationsOutliveJumpsOfTheClock(t *testing.T) {
 			t.Errorf("no round of the timers for an hour, by a clock %s off: live", by)
 		}
 	}
+}
+
+// Times of the log hide no others when the wall clock is set back, and come when it is
+// set forward.
+func TestTimersOutliveJumpsOfTheClock(t *testing.T) {
+	start, by := time.Now(), time.Duration(0)
+	after := func(d time.Duration) time.Time { return jumped(t, start.Add(d), by) }
+	now := after(0)
+	w := timers{clock: func() time.Time { return now }}
+	key := func(s string) groupKey { return groupKey{"t", s} }
+	check := func(want ...groupKey) {
+		t.Helper()
+		if got := w.due(now); !slices.Equal(got, want) {
+			t.Errorf("due by a clock %s off: %v, want %v", by, got, want)
+		}
+	}
+	logged := func(d time.Duration) time.Time { return start.Add(d).Round(0) }
+	check()
+	w.set(key("log 1h"), logged(time.Hour))
+	w.set(key("log 5h"), logged(5*time.Hour))
+	w.set(key("wait 2h"), now.Add(2*time.Hour))
+	w.set(key("both"), logged(4*time.Hour))
+	w.sooner(key("both"), now.Add(90*time.Minute))
+
+	by = -6 * time.Hour
+	now = after(time.Minute)
+	check()
+	w.set(key("log 1m"), logged(time.Minute)) // in 6 h, as it seems
+	w.set(key("retry"), now.Add(time.Second))
+	w.sooner(key("both"), logged(time.Minute))
+	now = after(2 * time.Minute)
+	check(key("retry"))
+	now = after(2*time.Hour + time.Second)
+	check(key("log 1h"), key("both"), key("wait 2h"))
+
+	by = 2 * time.Hour
+	now = after(2*time.Hour + time.Minute)
+	check(key("log 1m"))
+	w.set(key("wait 3h"), now.Add(3*time.Hour))
+	now = after(3*time.Hour + time.Second)
+	check(key("log 5h"))
+	by = 9 * time.Hour
+	now = after(4 * time.Hour)
+	check()
+	now = after(6 * time.Hour)
+	check(key("wait 3h"))
 }

@@ -276,11 +276,10 @@ func (o *owner) follow(ctx context.Context, g *group, due intents.Due, in *recei
 	if in != nil && in.kind == kindControl {
 		o.controls.clear(g.key)
 	}
-	wake := due.Wake
-	at := o.ask(g, due.Ask)
-	wake = earlier(wake, at)
-	at = o.appendControls(ctx, g, due.Control)
-	o.b.timers.set(g.key, earlier(wake, at))
+	timers := &o.b.timers
+	timers.set(g.key, due.Wake)
+	timers.sooner(g.key, o.ask(g, due.Ask))
+	timers.sooner(g.key, o.appendControls(ctx, g, due.Control))
 }
 
 // wake looks at a group again because its time has come, if the partition is

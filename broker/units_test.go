@@ -17,8 +17,8 @@ import (
 )
 
 func TestTimersKeepOneTimeForEachGroup(t *testing.T) {
-	var w timers
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	w := timers{clock: func() time.Time { return at(0) }}
 	key := func(s string) groupKey { return groupKey{"t", s} }
 	w.set(key("a"), at(5))
 	w.set(key("b"), at(3))
@@ -29,6 +29,8 @@ func TestTimersKeepOneTimeForEachGroup(t *testing.T) {
 	w.set(key("d"), at(1))
 	w.set(key("d"), time.Time{})
 	w.set(key("e"), time.Time{})
+	w.sooner(key("b"), time.Time{})
+	w.sooner(key("e"), time.Time{})
 	if got := w.due(at(0)); got != nil {
 		t.Errorf("due at 0: %v", got)
 	}
