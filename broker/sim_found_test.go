@@ -79,3 +79,29 @@ func TestLateAcknowledgementOfAnother(t *testing.T) {
 		t.Error("a claim begins afresh")
 	}
 }
+
+// Whoever takes the partition goes back to the checkpoint: a snapshot that is
+// further on would show the group as it is not yet.
+func TestSnapshotIsNoFurtherThanTheCheckpoint(t *testing.T) {
+	s := newSimulation(writeScript(t, 0), 1)
+	s.trouble = 0
+	for s.next < len(s.script.steps) {
+		s.publishNext()
+	}
+	s.rest()
+	in := s.server.consumer.pinned
+	if s.failure != "" || !in.o.holds.Load() || in.o.recorded.Position >= in.o.position {
+		t.Fatalf("%s; checkpoint %d of %d", s.failure, in.o.recorded.Position, in.o.position)
+	}
+	ctx := context.Background()
+	early := in.o.recorded.Position
+	if left, err := in.o.compact(ctx, simKey); !left || err != nil || s.server.snapshot.rev != 0 {
+		t.Errorf("with a checkpoint at %d there is a snapshot of %d: %v", early, s.server.snapshot.position, err)
+	}
+	if err := in.o.checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := in.o.compact(ctx, simKey); left || err != nil || s.server.snapshot.position <= early || s.server.snapshot.position > in.o.recorded.Position {
+		t.Errorf("with a checkpoint at %d there is a snapshot of %d: %v", in.o.recorded.Position, s.server.snapshot.position, err)
+	}
+}
