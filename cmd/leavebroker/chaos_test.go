@@ -21,11 +21,14 @@ import (
 //
 // LEAVEBROKER_CHAOS sets kills, partitions and seed of each form:
 //
-//	LEAVEBROKER_CHAOS=kills=300,partitions=50 go test -v -timeout 1h -run TestChaos/cluster ./cmd/leavebroker
+//	LEAVEBROKER_CHAOS=kills=300,partitions=50,clocks=1 go test -v -timeout 1h -run TestChaos/cluster ./cmd/leavebroker
 //
 // The same seed plays the same lives and faults; their instants are then the
-// same as far as the machine is. Skewed clocks are left to the broker's own
-// tests, where the clock is an argument: here all processes have the machine's.
+// same as far as the machine is. With clocks=1 the wall clocks of the brokers are
+// off by up to six hours, and jump. That is not the default, since it compiles
+// the standard library anew (see TestClockJumps for the least of it). A broker with
+// a server of its own keeps the machine's clock: by the same clock that server
+// would date the log and wait for acknowledgements, for hours after a jump.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	for _, form := range []chaosForm{
@@ -62,6 +65,7 @@ type chaosForm struct {
 	groups            int  // at a time
 	disk              bool // the first server's store is on a disk of its own
 	kills, partitions int  // at least
+	clocks            bool // those of the brokers are off and jump
 	faults            func(*chaosWorld) [][]fault
 }
 
@@ -82,8 +86,10 @@ func (f *chaosForm) set(t *testing.T, text string) (seed uint64) {
 			f.kills = int(n)
 		case key == "partitions" && f.partitions > 0:
 			f.partitions = int(n)
+		case key == "clocks" && n <= 1:
+			f.clocks = n == 1 && f.servers > 0
 		case key != "partitions":
-			t.Fatalf("LEAVEBROKER_CHAOS: %q is not seed, kills or partitions", key)
+			t.Fatalf("LEAVEBROKER_CHAOS: %q is not seed, kills, partitions or clocks=1", part)
 		}
 	}
 	return seed

@@ -52,6 +52,9 @@ func (w *chaosWorld) allFaults() [][]fault {
 		{"rolling restart", 1, w.rollingRestart},
 		{"delivery service away", 1, w.deliveryAway},
 	}
+	if w.form.clocks {
+		brokers = append(brokers, fault{"clock jump", 4, w.jumpClock})
+	}
 	servers := []fault{
 		{"kill server", 3, func(r *rand.Rand) { w.killServer(r, r.IntN(len(w.cluster.Servers))) }},
 		{"freeze server", 1, w.freezeServer},
@@ -221,6 +224,13 @@ func (w *chaosWorld) partitionBroker(random *rand.Rand, how natstest.Condition) 
 	b.link.Set(how)
 	time.Sleep(upTo(random, 4*time.Second))
 	b.link.Set(natstest.Healed)
+}
+
+// someSkew is how far a clock may be off.
+func someSkew(random *rand.Rand) time.Duration { return upTo(random, 12*time.Hour) - 6*time.Hour }
+
+func (w *chaosWorld) jumpClock(random *rand.Rand) {
+	w.anyBroker(random).clock.jump(someSkew(random))
 }
 
 // rollingRestart restarts all brokers in order, one after the other.

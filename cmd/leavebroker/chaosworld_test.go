@@ -48,13 +48,23 @@ type chaosWorld struct {
 // chaosTenants is the configuration of the tenants.
 const chaosTenants = "tenants:\n  - name: acme\n    lag_window: 1h\n"
 
+// skewedTenants is that where clocks are off: the broker compares how long an intent
+// has waited for its leaf by its own clock and the server's.
+const skewedTenants = "tenants:\n  - name: acme\n    lag_window: 24h\n    park_ttl: 48h\n"
+
 // newChaosWorld starts brokers and servers, and returns when they serve.
 func newChaosWorld(t *testing.T, form *chaosForm, seed uint64) *chaosWorld {
 	w := &chaosWorld{T: t, form: form, seed: seed, counts: map[string]int{}, taken: map[[sha256.Size]byte]int{}}
 	for w.seed == 0 {
 		w.seed = rand.Uint64()
 	}
-	t.Logf("LEAVEBROKER_CHAOS=seed=%d,kills=%d,partitions=%d", w.seed, form.kills, form.partitions)
+	settings := fmt.Sprintf("seed=%d,kills=%d,partitions=%d", w.seed, form.kills, form.partitions)
+	tenants := chaosTenants
+	if form.clocks {
+		settings += ",clocks=1"
+		tenants = skewedTenants
+	}
+	t.Logf("LEAVEBROKER_CHAOS=%s", settings)
 	if form.disk {
 		w.disk = natstest.NewDisk(t, 512<<20)
 	}
@@ -67,7 +77,12 @@ func newChaosWorld(t *testing.T, form *chaosForm, seed uint64) *chaosWorld {
 		w.brokers = []*chaosBroker{{daemonProcess: d}}
 	} else {
 		w.cluster = natstest.Start(t, natstest.Options{Servers: form.servers, SyncAlways: true, Disk: w.disk})
-		w.brokers = newFleet(t, w.cluster, form.brokers, "ack_wait: 1s\npin_ttl: 1s\n"+chaosTenants)
+		w.brokers = newFleet(t, w.cluster, form.brokers, "ack_wait: 1s\npin_ttl: 1s\n"+tenants)
+	}
+	if random := rand.New(rand.NewPCG(w.seed, 1<<63)); form.clocks {
+		for _, b := range w.brokers {
+			b.skew(someSkew(random))
+		}
 	}
 	for _, b := range w.brokers { // the first makes the keys
 		b.start()
@@ -84,6 +99,7 @@ type chaosBroker struct {
 	*daemonProcess
 	instance string         // its name; empty: one that it makes itself
 	link     *natstest.Link // its way to the servers; nil: its own server
+	clock    *skewedClock   // nil: the machine's
 	from     int64          // where the log of this process begins
 }
 
@@ -166,6 +182,7 @@ func (w *chaosWorld) stopAll() {
 		if code := b.end(syscall.SIGTERM); code != 0 {
 			w.Errorf("broker %d: exit code %d", i, code)
 		}
+		b.checkClock()
 		if w.form.servers > 0 || w.disk != nil {
 			continue
 		}

@@ -34,6 +34,7 @@ type daemonProcess struct {
 	url      string // where everybody else reaches NATS
 	config   string // path; empty: the environment alone
 	env      []string
+	program  string // its path or name
 }
 
 // newDaemon prepares a daemon; Start runs it. The configuration is that of a
@@ -64,13 +65,13 @@ func freeAddr(t testing.TB) string {
 
 // newProcess is a daemon whose files are in dir.
 func newProcess(t testing.TB, dir, stateDir, url string) *daemonProcess {
-	d := &daemonProcess{stateDir: stateDir, url: url}
+	d := &daemonProcess{stateDir: stateDir, url: url, program: "leavebroker"}
 	d.Process = natstest.Process{T: t, LogPath: filepath.Join(dir, "log"), Command: func() *exec.Cmd {
 		args := []string{"serve"}
 		if d.config != "" {
 			args = append(args, "--config", d.config)
 		}
-		cmd := exec.Command("leavebroker", args...)
+		cmd := exec.Command(d.program, args...)
 		cmd.Env = append(os.Environ(), d.env...)
 		return cmd
 	}}

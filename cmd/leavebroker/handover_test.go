@@ -33,7 +33,7 @@ func TestHandover(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	t.Parallel()
-	w := newHandoverWorld(t)
+	w := newHandoverWorld(t, func(*chaosBroker) {})
 	first, second := w.fleet[0], w.fleet[1]
 	endInOrder := func() {
 		if code := first.end(syscall.SIGTERM); code != 0 {
@@ -90,11 +90,13 @@ type handoverGroup struct {
 	partition string
 }
 
-func newHandoverWorld(t *testing.T) *handoverWorld {
+// newHandoverWorld starts brokers, each of which is prepared first, and groups.
+func newHandoverWorld(t *testing.T, prepare func(*chaosBroker)) *handoverWorld {
 	w := &handoverWorld{T: t, cluster: natstest.Start(t, natstest.Options{SyncAlways: true})}
 	w.fleet = newFleet(t, w.cluster, 2, chaosTenants+"compaction:\n  entries: 1000000\n") // the judge reads whole logs
 	for _, b := range w.fleet {
 		b.env = append(b.env, "LEAVEBROKER_PARTITIONS=16") // so that each has some
+		prepare(b)
 		w.start(b)
 	}
 	for i := range 8 { // by these names each has a partition to itself
@@ -183,8 +185,27 @@ func (w *handoverWorld) awaitSpread() {
 }
 
 // awaitOwners waits until each group has been a broker's for a time, as the ledger
-// says.
+// says; 0 is for any, by whatever clock.
 func (w *handoverWorld) awaitOwners(lasting time.Duration, of func(group int) *chaosBroker) {
+	w.Helper()
+	for i, g := range w.groups {
+		b := of(i)
+		w.until(fmt.Sprintf("group %d has been that of broker %s for %s", i, b.instance, lasting), func() bool {
+			r := w.owner(g)
+			return r.Instance == b.instance && !r.Released && (lasting == 0 || time.Since(r.Since) >= lasting)
+		})
+	}
+}
+
+// ownerOfGroup is what the ledger says of a group's partition.
+type ownerOfGroup struct {
+	Instance string
+	Since    time.Time // by the instance's clock
+	Released bool
+}
+
+// owner reads who works on a group; nothing is known while the ledger cannot be read.
+func (w *handoverWorld) owner(g *handoverGroup) (r ownerOfGroup) {
 	w.Helper()
 	ctx, js, done := w.fleet[0].jetStream()
 	defer done()
@@ -192,21 +213,11 @@ func (w *handoverWorld) awaitOwners(lasting time.Duration, of func(group int) *c
 	if err != nil {
 		w.Fatal(err)
 	}
-	for i, g := range w.groups {
-		b := of(i)
-		w.until(fmt.Sprintf("group %d has been that of broker %s for %s", i, b.instance, lasting), func() bool {
-			var owner struct {
-				Instance string
-				Since    time.Time
-				Released bool
-			}
-			entry, err := ledger.Get(ctx, "_owner._."+g.partition)
-			if err == nil {
-				err = json.Unmarshal(entry.Value(), &owner)
-			}
-			return err == nil && owner.Instance == b.instance && !owner.Released && time.Since(owner.Since) >= lasting
-		})
+	entry, err := ledger.Get(ctx, "_owner._."+g.partition)
+	if err != nil || json.Unmarshal(entry.Value(), &r) != nil {
+		return ownerOfGroup{}
 	}
+	return r
 }
 
 // play does something to the first broker, and tells how long groups waited until

@@ -15,7 +15,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"leavebroker": main})
+	testscript.Main(skewedTests{m}, map[string]func(){"leavebroker": main})
 }
 
 // TestScripts runs command lines as a user or a script would. Beside the
