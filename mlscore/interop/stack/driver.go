@@ -23,6 +23,7 @@ type driver struct {
 	hello  Hello
 	cmd    *exec.Cmd
 	stderr tail
+	wait   func() error // until the process has ended and all that it said is read
 
 	mu      sync.Mutex
 	in      io.WriteCloser // guarded by mu
@@ -33,7 +34,7 @@ type driver struct {
 
 // Start runs a driver's command.
 func Start(cmd *exec.Cmd) (Stack, error) {
-	d := &driver{cmd: cmd, replies: make(chan []byte, 1)}
+	d := &driver{cmd: cmd, wait: sync.OnceValue(cmd.Wait), replies: make(chan []byte, 1)}
 	cmd.Stderr = &d.stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -75,15 +76,20 @@ func (d *driver) Close() error {
 	if d.broken == nil {
 		d.broken = errors.New("closed")
 	}
+	if err := d.end(); err != nil {
+		return fmt.Errorf("driver %s: %w; it says %s", d.hello.Stack, err, &d.stderr)
+	}
+	return nil
+}
+
+// end ends the process, if it has not ended. The caller holds mu.
+func (d *driver) end() error {
 	d.in.Close()
 	force := time.AfterFunc(endPatience, func() { _ = d.cmd.Process.Kill() })
 	defer force.Stop()
 	for range d.replies { // until its output ends
 	}
-	if err := d.cmd.Wait(); err != nil {
-		return fmt.Errorf("driver %s: %w; it says %s", d.hello.Stack, err, &d.stderr)
-	}
-	return nil
+	return d.wait()
 }
 
 // head is what every request begins with.
@@ -136,6 +142,7 @@ func (d *driver) exchange(line []byte) ([]byte, error) {
 		return nil, d.broken
 	}
 	if _, err := d.in.Write(line); err != nil {
+		_ = d.end()
 		d.broken = fmt.Errorf("the driver has ended: %w; it says %s", err, &d.stderr)
 		return nil, d.broken
 	}
@@ -144,11 +151,13 @@ func (d *driver) exchange(line []byte) ([]byte, error) {
 	select {
 	case reply, ok := <-d.replies:
 		if !ok {
+			_ = d.end()
 			d.broken = fmt.Errorf("the driver has ended; it says %s", &d.stderr)
 		}
 		return reply, d.broken
 	case <-late.C:
 		_ = d.cmd.Process.Kill()
+		_ = d.end()
 		d.broken = fmt.Errorf("no reply in %s to %.300q; it says %s", patience, line, &d.stderr)
 		return nil, d.broken
 	}
