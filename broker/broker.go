@@ -55,7 +55,7 @@ type Broker struct {
 	health     health
 	full       atomic.Bool // the server had no room for the last write
 	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
-	adopting   sync.Map    // groupKey: groups that another instance found open in a partition of this one
+	adopting   sync.Map    // groupKey -> revision: groups that another instance found open in a partition of this one
 
 	watchPatience time.Duration
 	rereading     sync.Mutex // held while the ledger is read again

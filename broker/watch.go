@@ -133,7 +133,7 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 	}
 	b.settled(k)
 	if o.tellOpen(k, r.Open, v.Revision()) {
-		b.adopting.Store(k, struct{}{})
+		b.adopting.Store(k, v.Revision())
 		b.spawn(func() {
 			defer o.begin()()
 			o.adoptNow(b.work, k)
@@ -158,7 +158,12 @@ func (o *owner) tellOpen(k groupKey, isOpen bool, rev uint64) (found bool) {
 // adoptNow takes a group to work on that another instance found open after it had
 // lost the partition: what came since was passed over here. The caller holds work.
 func (o *owner) adoptNow(ctx context.Context, k groupKey) {
-	if _, found := o.b.adopting.LoadAndDelete(k); !found || !o.holds.Load() || o.b.open.has(k) {
+	rev, found := o.b.adopting.LoadAndDelete(k)
+	if !found || o.b.open.has(k) {
+		return
+	}
+	if !o.holds.Load() {
+		o.b.open.learn(k, true, rev.(uint64)) // the entry is not read again when the partition is taken
 		return
 	}
 	entry, err := o.b.ledger.get(ctx, k)
