@@ -119,7 +119,7 @@ func (s *simulation) checkAck(seq uint64) {
 	if order := s.fold.state.Due(s.server.now).Propose; order != nil {
 		s.fail("seq %d is acknowledged before the removal of leaves %v in epoch %d is stored", seq, order.Leaves, order.Epoch)
 	}
-	if err != nil || s.fold.state.Open() && !entry.Open && !s.isDoneAgain(seq) {
+	if err != nil || s.fold.state.Open() && !entry.Open {
 		s.fail("seq %d is acknowledged, and the ledger does not know that the group is open (%v)", seq, err)
 	}
 	for _, r := range s.fold.state.Records() {
@@ -133,13 +133,6 @@ func (s *simulation) checkAck(seq uint64) {
 			s.fail("intent %s is acknowledged as %s without a receipt", short(isEndedIntent), r.State)
 		}
 	}
-}
-
-// isDoneAgain says whether, since an instance outlived a loss of the ledger's end,
-// whoever takes the partition next does again what opened the group.
-func (s *simulation) isDoneAgain(seq uint64) bool {
-	owner, _ := s.server.owner()
-	return s.outlived && owner.Position < seq && !s.folds[max(owner.Position, logStart)].state.Open()
 }
 
 // isTold says whether events told of the state of an intent. After a lie a group

@@ -122,7 +122,6 @@ type simulation struct {
 	turns     int
 	trouble   int    // how many of a thousand reads and writes fail
 	compacts  bool   // logs are compacted
-	outlived  bool   // an instance has outlived a loss of power
 	taken     uint64 // outputs up to here are acknowledged by the delivery service
 	authority simAuthority
 	next      int // step of the script
@@ -364,22 +363,13 @@ func (s *simulation) disturb(n int, in *simInstance) {
 // the log.
 func (s *simulation) losePower() {
 	s.counts.powerLosses++
-	for _, in := range slices.Clone(s.instances) {
-		if s.random.IntN(2) == 0 { // it ran on the same machine
-			s.crash(in)
-		}
+	for len(s.instances) > 0 {
+		s.crash(s.instances[0])
 	}
 	s.server.loseLedger(s.random.IntN(1 + min(6, len(s.server.ledger))))
 	c := &s.server.consumer
 	c.reset(c.back(s.random.IntN(4)))
 	c.pinned = nil
-	for _, in := range s.instances {
-		s.outlived = true
-		if in.watched > len(s.server.ledger) {
-			in.b.forgetRevisions()
-			in.watched = 0
-		}
-	}
 	s.note("the server loses power: revision %d of the ledger is the last, it delivers after seq %d", len(s.server.ledger), c.floor)
 }
 
