@@ -57,8 +57,8 @@ type Broker struct {
 	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
 	adopting   sync.Map    // groupKey -> revision: groups that another instance found open in a partition of this one
 
-	watchPatience time.Duration
-	rereading     sync.Mutex // held while the ledger is read again
+	watchPatience time.Duration // how long a claim waits for the watch of the ledger; none in a simulation
+	rereading     sync.Mutex    // held while the ledger is read again
 
 	cached  atomic.Int64 // bytes of the groups in memory
 	open    openGroups

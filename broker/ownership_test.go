@@ -215,6 +215,19 @@ func TestWatchIsMadeAnew(t *testing.T) {
 	})
 }
 
+// losePartition takes a partition from its owner, whose last checkpoint was at a
+// position. The caller holds work.
+func (w *world) losePartition(o *owner, position uint64) {
+	w.t.Helper()
+	behind := o.recorded
+	behind.Position = position
+	if err := o.writeRecord(testContext(w.t), behind, o.lastWritten()); err != nil {
+		w.t.Fatal(err)
+	}
+	o.holds.Store(false)
+	o.forget()
+}
+
 // A partition is not held before the consumer has gone back to where the last
 // checkpoint is: what lies between would be missing in memory.
 func TestClaimWithoutReset(t *testing.T) {
@@ -230,13 +243,7 @@ func TestClaimWithoutReset(t *testing.T) {
 			w.noWork()
 			o, ctx := w.broker.all[0], testContext(t)
 			done := o.begin()
-			behind := o.recorded
-			behind.Position = 1
-			if err := o.writeRecord(ctx, behind, o.lastWritten()); err != nil {
-				t.Fatal(err)
-			}
-			o.holds.Store(false)
-			o.forget()
+			w.losePartition(o, 1)
 			if err := o.claim(ctx, false); err == nil || errors.Is(err, errReset) || o.holds.Load() {
 				t.Errorf("a claim whose reset is lost: %v, holds %v", err, o.holds.Load())
 			}

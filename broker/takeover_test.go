@@ -159,12 +159,7 @@ func TestBackToTheStart(t *testing.T) {
 	w.noWork()
 	o, ctx := w.broker.all[0], testContext(t)
 	done := o.begin()
-	behind := o.recorded
-	behind.Position = 0
-	if err := o.writeRecord(ctx, behind, o.lastWritten()); err != nil {
-		t.Fatal(err)
-	}
-	o.holds.Store(false)
+	w.losePartition(o, 0)
 	if err := o.claim(ctx, false); !errors.Is(err, errReset) || o.position != logStart || o.recorded.Position != logStart {
 		t.Errorf("a claim from the start: %v, position %d", err, o.position)
 	}

@@ -171,7 +171,7 @@ func (o *owner) adoptNow(ctx context.Context, k groupKey) {
 		return
 	}
 	o.b.owed.Store(k, struct{}{})
-	o.b.open.set(k, true, 1, entry.rev)
+	o.b.open.set(k, true, 1, max(entry.rev, rev.(uint64)))
 	o.b.timers.sooner(k, o.b.opts.Clock())
 }
 

@@ -61,9 +61,10 @@ func (s *Service) GroupInfo(ctx context.Context, groupID, message []byte) error 
 	if len(message) <= maxInline {
 		return s.store(ctx, groupID, "info", message)
 	}
-	objects, err := s.js.ObjectStore(ctx, s.prefix+"-infos")
+	bucket := s.prefix + "-infos"
+	objects, err := s.js.ObjectStore(ctx, bucket)
 	if err != nil {
-		return fmt.Errorf("storing a GroupInfo of %d bytes: %w", len(message), err)
+		return fmt.Errorf("storing a GroupInfo of %d bytes: bucket %q, which the broker makes at its start: %w", len(message), bucket, err)
 	}
 	sum := sha256.Sum256(message)
 	reference := hex.EncodeToString(sum[:])
