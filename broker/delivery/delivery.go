@@ -239,8 +239,15 @@ func (s *Service) NextRemoval(ctx context.Context, wait time.Duration) (*Removal
 	}
 }
 
-// removalsAhead is how many outputs Removals asks for at a time.
-const removalsAhead = 256
+// removalsAhead is how many outputs Removals asks for at a time, and
+// removalsExpiry for how long. Meanwhile the server says each removalsHeartbeat
+// that it knows of it: one that a server had lost was seen to hold up removals for
+// half a minute, by the defaults.
+const (
+	removalsAhead     = 256
+	removalsExpiry    = 10 * time.Second
+	removalsHeartbeat = time.Second
+)
 
 // Removals hands on every output, one after the other, until the context ends;
 // then it is nil. It fetches ahead: what was not handed on comes again.
@@ -249,7 +256,8 @@ func (s *Service) Removals(ctx context.Context, take func(*Removal)) error {
 	if err != nil {
 		return err
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(removalsAhead))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(removalsAhead),
+		jetstream.PullExpiry(removalsExpiry), jetstream.PullHeartbeat(removalsHeartbeat))
 	if err != nil {
 		return fmt.Errorf("removals: %w", err)
 	}
