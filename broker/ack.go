@@ -24,11 +24,11 @@ const (
 	nakFirst = 20 * time.Millisecond
 	nakMost  = 2 * time.Second
 	// maxBroken is how often an input may fail for a reason of our own before
-	// it is given up, so that it does not hold up its partition for ever.
+	// it is refused, so that it does not hold up its partition for ever.
 	maxBroken = 8
-	// maxEventTries is how often events may fail before an input goes on without:
-	// they are advisories. With the delays above that is about two minutes.
-	maxEventTries = 64
+	// maxUntold is how often the events of an input may fail before it goes on
+	// without: they are advisories. With the delays above that is about two minutes.
+	maxUntold = 64
 )
 
 var (
@@ -53,24 +53,40 @@ var (
 //	                 there when an operator has mended what is wrong
 //	errConflict      Nak: somebody else writes all the time
 //	errUnavailable   Nak: the outcome is unknown, memory was dropped
-//	any other        Nak; after maxBroken deliveries Term, as internal
-func verbFor(err error, deliveries uint64) verb {
+//	any other        Nak; the maxBroken-th of the input itself is a refusal
+func verbFor(err error) verb {
 	_, refused := asRefusal(err)
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, errTroubled):
 		return verbAck
 	case refused:
 		return verbTerm
 	case errors.Is(err, context.Canceled), errors.Is(err, errReset):
 		return verbLeave
-	case errors.Is(err, errTroubled):
-		return verbAck
-	case errors.Is(err, errConflict), errors.Is(err, errUnavailable), errors.Is(err, errNotOurs):
-		return verbNak
-	case deliveries >= maxBroken:
-		return verbTerm
 	}
 	return verbNak
+}
+
+// isBroken says whether an error is none that passes by itself, nor a refusal.
+func isBroken(err error) bool {
+	return verbFor(err) == verbNak && !errors.Is(err, errConflict) && !errors.Is(err, errUnavailable) && !errors.Is(err, errNotOurs)
+}
+
+// tries counts how often an input failed here in ways that end in going on
+// without. How often it was delivered says nothing of that: a server may have been
+// away for long.
+type tries struct {
+	seq    uint64
+	broken int // it could not be folded
+	untold int // its events could not be stored
+}
+
+// triesOf is the count of the input in hand. The caller holds work.
+func (o *owner) triesOf(seq uint64) *tries {
+	if o.tries.seq != seq {
+		o.tries = tries{seq: seq}
+	}
+	return &o.tries
 }
 
 // nakDelay doubles with every delivery.
@@ -81,7 +97,7 @@ func nakDelay(deliveries uint64) time.Duration {
 // acknowledge tells the server what became of an input, and says whether it is
 // done with: it is if the server did not hear of it too, as it may have.
 func (b *Broker) acknowledge(msg jetstream.Msg, r *received, err error) bool {
-	v := verbFor(err, r.deliveries)
+	v := verbFor(err)
 	ack := msg.Ack
 	switch v {
 	case verbLeave:
@@ -91,14 +107,9 @@ func (b *Broker) acknowledge(msg jetstream.Msg, r *received, err error) bool {
 		b.log.Warn("an input is put back", r.field(), zap.Uint64("delivery", r.deliveries), zap.Error(err))
 		ack = func() error { return msg.NakWithDelay(nakDelay(r.deliveries)) }
 	case verbTerm:
-		reason := reasonInternal
-		if why, ok := asRefusal(err); ok {
-			reason = why.reason
-		} else {
-			b.log.Error("an input is given up", r.field(), zap.Error(err))
-		}
-		b.metrics.count("refused", reason)
-		ack = func() error { return msg.TermWithReason(reason) }
+		why, _ := asRefusal(err)
+		b.metrics.count("refused", why.reason)
+		ack = func() error { return msg.TermWithReason(why.reason) }
 	}
 	if err := b.write("ack", ack); err != nil {
 		b.log.Warn("an acknowledgement was not sent", r.field(), zap.Error(err))

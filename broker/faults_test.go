@@ -309,22 +309,26 @@ var errTest = errors.New("test")
 
 func TestVerbs(t *testing.T) {
 	for name, test := range map[string]struct {
-		err        error
-		deliveries uint64
-		want       verb
+		err    error
+		want   verb
+		broken bool
 	}{
-		"done":          {nil, 1, verbAck},
-		"refused":       {&refusal{reasonTooLarge, ""}, 1, verbTerm},
-		"conflict":      {fmt.Errorf("x: %w", errConflict), 100, verbNak},
-		"unavailable":   {classify(nats.ErrTimeout), 100, verbNak},
-		"broken":        {errBroken, 1, verbNak},
-		"broken often":  {errBroken, maxBroken, verbTerm},
-		"unknown":       {errTest, 1, verbNak},
-		"unknown often": {errTest, maxBroken, verbTerm},
-		"shutting down": {classify(contextCanceled()), 1, verbLeave},
+		"done":          {nil, verbAck, false},
+		"refused":       {&refusal{reasonTooLarge, ""}, verbTerm, false},
+		"conflict":      {fmt.Errorf("x: %w", errConflict), verbNak, false},
+		"unavailable":   {classify(nats.ErrTimeout), verbNak, false},
+		"another's":     {errNotOurs, verbNak, false},
+		"reset":         {errReset, verbLeave, false},
+		"troubled":      {errTroubled, verbAck, false},
+		"broken":        {errBroken, verbNak, true},
+		"unknown":       {errTest, verbNak, true},
+		"shutting down": {classify(contextCanceled()), verbLeave, false},
 	} {
-		if got := verbFor(test.err, test.deliveries); got != test.want {
+		if got := verbFor(test.err); got != test.want {
 			t.Errorf("%s: %d, want %d", name, got, test.want)
+		}
+		if isBroken(test.err) != test.broken {
+			t.Errorf("%s: broken: %v", name, !test.broken)
 		}
 	}
 	if d := nakDelay(1); d != 2*nakFirst {

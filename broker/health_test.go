@@ -81,6 +81,40 @@ func TestUnknownVersionIsLeftAlone(t *testing.T) {
 	w.awaitOutput(w.epoch(), 1, 2)
 }
 
+// A record of an owner that a later version has written is left alone, and what
+// comes meanwhile waits, however often it is delivered.
+func TestUnknownVersionOfAnOwner(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions = 1 })
+	standby := w.another("standby")
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	awaitSpread(t, w, standby)
+	owner, other := w.broker, standby.broker
+	if owner.all[0].rank() == 1 {
+		owner, other = other, owner
+	}
+	ctx := testContext(t)
+	key := owner.all[0].group.names.ownerKey(0)
+	o := owner.all[0]
+	done := o.begin()
+	good, rev, err := w.broker.records.read(ctx, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev = must[uint64](t)(w.broker.records.write(ctx, key, []byte(`{"version":99,"more":true}`), rev))
+	o.holds.Store(false)
+	o.letGo()
+	done()
+	before := other.metrics.retries.Load()
+	w.publish(kindIntent, w.leave(1, intents.SenderRemovalOnly))
+	w.eventually("it was delivered often", func() bool { return other.metrics.retries.Load() > before+maxBroken })
+	w.awaitTrouble(whole, troubleVersion)
+	must[uint64](t)(w.broker.records.write(ctx, key, good, rev))
+	w.awaitMended()
+	w.awaitOutput(w.epoch(), 1)
+	w.checkOutputs()
+}
+
 // withServer gives the ledger of a broker that is stopped.
 func (w *world) withServer(use func(jetstream.KeyValue)) {
 	w.t.Helper()

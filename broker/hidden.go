@@ -80,7 +80,7 @@ func (o *owner) refuseEmpty(ctx context.Context, from uint64) (passed uint64, er
 			return 0, err
 		}
 		r, err := o.accept(ctx, e, 1)
-		if v := verbFor(err, 1); v != verbAck && v != verbTerm {
+		if v := verbFor(err); v != verbAck && v != verbTerm {
 			return 0, err
 		}
 		if why, ok := asRefusal(err); ok {

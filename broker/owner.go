@@ -36,6 +36,7 @@ type owner struct {
 	since    int         // work since then; guarded by work
 	waiting  uint64      // messages of the partition that came to the log after that in hand; guarded by work
 	intentOf groupKey    // the group of the last message, if it was an intent; guarded by work
+	tries    tries       // of the input in hand; guarded by work
 	asks     questions   // guarded by work
 	controls controls    // guarded by work
 
@@ -82,6 +83,11 @@ func (o *owner) begin() func() {
 func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *received, err error) {
 	r, err = o.group.inbound.receive(e)
 	r.deliveries = deliveries
+	defer func() {
+		if isBroken(err) {
+			err = o.giveUpOften(ctx, r, err)
+		}
+	}()
 	if err == nil && r.kind == kindIntent {
 		_, err = checkIntent(r.tenant, r.data)
 	}
@@ -94,12 +100,6 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 	if err != nil {
 		return r, err
 	}
-	defer func() {
-		if !errors.Is(err, errBroken) || deliveries < maxBroken {
-			return
-		}
-		err = o.tell(ctx, r, []event{refusedEvent(r, &refusal{reasonInternal, "the broker cannot fold this message"})}, err)
-	}()
 	idle, err := o.idle(ctx, r)
 	if err != nil {
 		return r, err
@@ -110,6 +110,18 @@ func (o *owner) accept(ctx context.Context, e entry, deliveries uint64) (r *rece
 		return r, nil
 	}
 	return r, o.advance(ctx, r.key, r.tenant, r)
+}
+
+// giveUpOften refuses an input that the broker could not fold so often that it
+// never will, by its own mistake; before that, the error stays as it is.
+func (o *owner) giveUpOften(ctx context.Context, in *received, err error) error {
+	t := o.triesOf(in.seq)
+	if t.broken++; t.broken < maxBroken {
+		return err
+	}
+	o.b.log.Error("an input is given up", in.field(), zap.Error(err))
+	why := &refusal{reasonInternal, "the broker cannot fold this message"}
+	return o.tell(ctx, in, []event{refusedEvent(in, why)}, why)
 }
 
 // idle says whether an input is of a group that has nothing to do: then it
@@ -263,7 +275,11 @@ func (o *owner) tell(ctx context.Context, in *received, events []event, err erro
 	if failed == nil {
 		return err
 	}
-	if in == nil || in.deliveries < maxEventTries {
+	if in == nil {
+		return failed
+	}
+	t := o.triesOf(in.seq)
+	if t.untold++; t.untold < maxUntold {
 		return failed
 	}
 	o.b.metrics.eventsDropped.Add(int64(len(events)))

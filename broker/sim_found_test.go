@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -52,6 +53,28 @@ func TestFailedAcknowledgementIsDone(t *testing.T) {
 		if in.b.acknowledge(msg, r, errUnavailable) {
 			t.Error("an input that is put back is done with")
 		}
+	}
+}
+
+// Events are dropped after they could not be stored often, not because their input
+// was delivered often for other reasons.
+func TestEventsAreTriedOften(t *testing.T) {
+	_, in := simAlone(t)
+	in.b.opts.testOnlyFault = func(string) error { return errUnavailable }
+	r := &received{entry: entry{seq: 7}, key: simKey, deliveries: 1000}
+	tell := func() error {
+		return in.o.tell(context.Background(), r, []event{refusedEvent(r, &refusal{reasonTooLarge, ""})}, nil)
+	}
+	for i := 1; i < maxUntold; i++ {
+		if err := tell(); !errors.Is(err, errUnavailable) {
+			t.Fatalf("try %d: %v", i, err)
+		}
+	}
+	if err := tell(); err != nil || in.b.metrics.eventsDropped.Load() != 1 {
+		t.Errorf("after %d tries: %v", maxUntold, err)
+	}
+	if r.seq++; tell() == nil {
+		t.Error("the next input begins anew")
 	}
 }
 
