@@ -34,7 +34,7 @@ var eventTypes = []string{
 // reasons are all reason codes of events and verdicts.
 var reasons = []string{
 	// of a trouble
-	troubleFull, troubleAsset, troublePermission, troubleVersion, troubleSnapshot, troubleOther,
+	troubleFull, troubleAsset, troublePermission, troubleVersion, troubleSnapshot, troubleEntry, troubleOther,
 	// of an intent
 	reasonMalformed, intents.ErrUnsupportedMode.Error(), intents.ErrGroupMismatch.Error(),
 	intents.ErrLeafRefMismatch.Error(), intents.ErrBadSignature.Error(),

@@ -33,6 +33,7 @@ const (
 	troublePermission = "permission"
 	troubleVersion    = "unknown_version"
 	troubleSnapshot   = "bad_snapshot"
+	troubleEntry      = "bad_ledger_entry"
 	troubleOther      = "other"
 )
 
@@ -49,6 +50,8 @@ func troubleOf(err error) (reason, remedy string) {
 		return troubleFull, "give the stream, account or disk more room"
 	case errors.Is(err, errPermission):
 		return troublePermission, "let this user publish and subscribe to the subjects of asyncapi.yaml and of the JetStream API"
+	case errors.Is(err, errEntry):
+		return troubleEntry, `restore the entry of the ledger; or delete that of a partition, and put {"version":1,"open":true} in place of that of a group: its old receipts are lost`
 	case errors.Is(err, errSnapshot), errors.Is(err, intents.ErrSnapshot):
 		return troubleSnapshot, "restore the snapshot bucket; or delete the snapshot, then group reset and a new GroupInfo: intents before it have to be sent again"
 	}
@@ -160,7 +163,7 @@ func (b *Broker) trouble(k groupKey, err error) {
 // isTrouble says whether an error is one that an operator has to mend before
 // its group can be worked on.
 func isTrouble(err error) bool {
-	return errors.As(err, new(*versionError)) || errors.Is(err, errSnapshot) ||
+	return errors.As(err, new(*versionError)) || errors.Is(err, errSnapshot) || errors.Is(err, errEntry) ||
 		errors.Is(err, intents.ErrSnapshot) || errors.Is(err, intents.ErrSnapshotVersion)
 }
 

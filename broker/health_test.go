@@ -44,9 +44,20 @@ func (w *world) awaitMended() {
 // lookNow lets the broker look at a group with a trouble at once.
 func (w *world) lookNow() { w.broker.timers.set(w.key(), time.Now()) }
 
-// What is stored about a group by a later version is left alone; what comes
-// meanwhile is kept, and judged when the entry can be read again.
-func TestUnknownVersionIsLeftAlone(t *testing.T) {
+// What is stored about a group by a later version is left alone, and what cannot be
+// read too; what comes meanwhile is kept, and judged when the entry can be read
+// again.
+func TestUnknownEntryIsLeftAlone(t *testing.T) {
+	for _, test := range []struct{ name, entry, reason string }{
+		{"later version", `{"version":99,"more":true}`, troubleVersion},
+		{"later version with other types", `{"version":99,"open":[],"position":"99"}`, troubleVersion},
+		{"damaged", `{"version":1,"open":`, troubleEntry},
+	} {
+		t.Run(test.name, func(t *testing.T) { leavesAlone(t, test.entry, test.reason) })
+	}
+}
+
+func leavesAlone(t *testing.T, entry, reason string) {
 	w := newWorld(t, nil)
 	ctx := testContext(t)
 	w.found("alice", "bob", "carol")
@@ -63,14 +74,14 @@ func TestUnknownVersionIsLeftAlone(t *testing.T) {
 	}
 	w.stop()
 	w.withServer(func(kv jetstream.KeyValue) {
-		rev = must[uint64](t)(kv.Update(ctx, w.key().String(), []byte(`{"version":99,"more":true}`), rev))
+		rev = must[uint64](t)(kv.Update(ctx, w.key().String(), []byte(entry), rev))
 	})
 	w.start()
-	w.awaitTrouble(w.key(), troubleVersion)
+	w.awaitTrouble(w.key(), reason)
 	second := w.leave(2, intents.SenderRemovalOnly)
 	w.publish(kindIntent, second)
 	w.noWork() // it is acknowledged, and stays in the log
-	if value, now, err := w.broker.records.read(ctx, w.key().String()); err != nil || now != rev || !bytes.Contains(value, []byte("99")) {
+	if value, now, err := w.broker.records.read(ctx, w.key().String()); err != nil || now != rev || string(value) != entry {
 		t.Errorf("the entry was written over: %s %v", value, err)
 	}
 	must[uint64](t)(w.broker.records.kv.Update(ctx, w.key().String(), good, rev))
@@ -372,7 +383,7 @@ func TestTroublesHaveRemedies(t *testing.T) {
 	}{
 		{&versionError{2, 1}, troubleVersion}, {fmt.Errorf("x: %w", intents.ErrSnapshotVersion), troubleVersion},
 		{&AssetError{}, troubleAsset}, {errFull, troubleFull}, {errPermission, troublePermission},
-		{errSnapshot, troubleSnapshot}, {intents.ErrSnapshot, troubleSnapshot}, {errTest, troubleOther},
+		{errEntry, troubleEntry}, {errSnapshot, troubleSnapshot}, {intents.ErrSnapshot, troubleSnapshot}, {errTest, troubleOther},
 	} {
 		if reason, remedy := troubleOf(test.err); reason != test.reason || remedy == "" {
 			t.Errorf("%v: %q %q, want %q", test.err, reason, remedy, test.reason)

@@ -52,6 +52,9 @@ func (e *versionError) Error() string {
 	return fmt.Sprintf("version %d, this program knows %d: run the program that wrote it, or a newer one", e.have, e.want)
 }
 
+// errEntry: an entry of the ledger is damaged.
+var errEntry = errors.New("the entry cannot be read")
+
 // ledger holds the entries of groups and the records of partitions. Writes are
 // by compare-and-swap on the revision. records is the one in a bucket.
 type ledger interface {
@@ -186,13 +189,20 @@ func (l records) scan(ctx context.Context, filter string, take func(groupKey, re
 
 func decodeRemembered(b []byte) (remembered, error) {
 	var r remembered
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, err
+	err := json.Unmarshal(b, &r)
+	return r, checkEntry(err, r.Version, ledgerVersion)
+}
+
+// checkEntry tells an entry that cannot be decoded from one of another version,
+// whose fields may have other types.
+func checkEntry(err error, have, want int) error {
+	switch {
+	case err != nil && (have == 0 || have == want):
+		return fmt.Errorf("%w: %v", errEntry, err)
+	case have != want:
+		return &versionError{have, want}
 	}
-	if r.Version != ledgerVersion {
-		return r, &versionError{r.Version, ledgerVersion}
-	}
-	return r, nil
+	return nil
 }
 
 // comparable is the encoding without the position: an entry is written again

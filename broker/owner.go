@@ -135,6 +135,9 @@ func (o *owner) idle(ctx context.Context, r *received) (bool, error) {
 		return false, nil
 	case r.seq <= o.redo:
 		entry, err := o.b.ledger.get(ctx, r.key)
+		if isTrouble(err) {
+			return false, nil // an operator learns of it where the group is loaded
+		}
 		return err == nil && entry.rev == 0, err
 	}
 	return true, nil

@@ -54,13 +54,8 @@ func (n names) ownerKey(partition int) string {
 
 func decodeOwner(b []byte) (ownerRecord, error) {
 	var r ownerRecord
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, err
-	}
-	if r.Version != ownerVersion {
-		return r, &versionError{r.Version, ownerVersion}
-	}
-	return r, nil
+	err := json.Unmarshal(b, &r)
+	return r, checkEntry(err, r.Version, ownerVersion)
 }
 
 const (
