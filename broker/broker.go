@@ -43,9 +43,9 @@ type Broker struct {
 	ledger  ledger  // records, but for a simulated one
 	events  eventSink
 
-	snapshots snapshots             // set by ensure
-	blobs     jetstream.ObjectStore // the broker's own objects; set by ensure
-	infos     jetstream.ObjectStore // GroupInfos that inputs refer to; set by ensure
+	snapshots snapshots // set by ensure
+	blobs     objects   // the broker's own; set by ensure
+	infos     objects   // GroupInfos that inputs refer to; set by ensure
 
 	groups     []*streamGroup
 	all        []*owner // of all stream groups

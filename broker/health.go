@@ -241,6 +241,9 @@ func (b *Broker) inspectOnce(ctx context.Context, round int) {
 	for _, want := range []jetstream.KeyValueConfig{base.ledgerConfig(), base.snapshotConfig()} {
 		note("bucket "+want.Bucket, base.inspectBucket(ctx, b.js, want))
 	}
+	for _, bucket := range []string{b.blobs.bucket, b.infos.bucket} {
+		note("object store "+bucket, base.inspectObjects(ctx, b.js, bucket))
+	}
 	note("stream "+base.names.eventStream(), base.inspectStream(ctx, b.js, base.eventConfig()))
 	for _, g := range b.groups {
 		note("stream "+g.names.logStream(), g.assets.inspectStream(ctx, b.js, g.assets.logConfig()))

@@ -1,11 +1,15 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A GroupInfo that is too large for a message is put into the bucket of objects
@@ -43,22 +47,101 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
 	defer cancel()
 	own := blobName(r.key, sum)
-	data, err := readBlob(ctx, b.blobs, own, sum, uint64(b.opts.Limits.ObjectBytes))
+	data, err := b.blobs.get(ctx, own, sum, uint64(b.opts.Limits.ObjectBytes))
 	if !errors.Is(err, errBlob) {
 		if err == nil {
 			r.data = data
 		}
 		return err
 	}
-	data, err = readBlob(ctx, b.infos, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
+	data, err = b.infos.get(ctx, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
 	if errors.Is(err, errBlob) {
 		return &refusal{reasonObject, fmt.Sprintf("%v; put the GroupInfo into %s and publish its reference again", err, b.names.infoBucket())}
 	}
 	if err == nil && keep {
-		err = b.write("blob", func() error { return writeBlob(ctx, b.blobs, own, data) })
+		err = b.write("blob", func() error { return b.blobs.put(ctx, own, data) })
 	}
 	if err == nil {
 		r.data = data
 	}
 	return err
+}
+
+// objects is a bucket of objects.
+type objects struct {
+	jetstream.ObjectStore
+	js     jetstream.JetStream
+	bucket string
+}
+
+// blobName names an object of the broker's own, which never changes.
+func blobName(k groupKey, sum []byte) string { return k.String() + "." + hex.EncodeToString(sum) }
+
+// maxBlobBytes bounds what is read back of what the broker stored itself.
+const maxBlobBytes = 2 << 30
+
+// errBlob: an object is not there, or is not what was promised. It is given where
+// that is sure only: what depends on an object is refused for it.
+var errBlob = errors.New("the object cannot be used")
+
+// get reads an object with a SHA-256 and of at most so many bytes.
+func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64) ([]byte, error) {
+	info, err := o.GetInfo(ctx, name)
+	switch {
+	case errors.Is(err, jetstream.ErrObjectNotFound), errors.Is(err, jetstream.ErrBadObjectMeta):
+		return nil, fmt.Errorf("%w: there is no %q", errBlob, name)
+	case err != nil:
+		return nil, classify(err)
+	case info.Opts != nil && info.Opts.Link != nil:
+		return nil, fmt.Errorf("%w: %q is a link", errBlob, name)
+	case info.Size > limit:
+		return nil, fmt.Errorf("%w: %q has %d bytes, at most %d", errBlob, name, info.Size, limit)
+	}
+	data, err := o.read(ctx, name, info.Size)
+	whole := err == nil || errors.Is(err, jetstream.ErrDigestMismatch) && ctx.Err() == nil
+	switch {
+	case whole && hasSum(data, sum):
+		return data, nil
+	case whole:
+		return nil, fmt.Errorf("%w: %q has other bytes than SHA-256 %x", errBlob, name, sum)
+	case o.lacksParts(ctx, info):
+		return nil, fmt.Errorf("%w: parts of %q are missing", errBlob, name)
+	}
+	return nil, classify(err)
+}
+
+// read gives the bytes of an object, at most one more than there should be.
+func (o objects) read(ctx context.Context, name string, size uint64) ([]byte, error) {
+	r, err := o.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, int64(size)+1))
+}
+
+// lacksParts says whether less is stored of an object than it says: reading it
+// waits for the rest in vain.
+func (o objects) lacksParts(ctx context.Context, info *jetstream.ObjectInfo) bool {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout) // the time for reading is over
+	defer cancel()
+	s, err := o.js.Stream(ctx, "OBJ_"+o.bucket)
+	if err != nil {
+		return false
+	}
+	parts := fmt.Sprintf("$O.%s.C.%s", o.bucket, info.NUID)
+	have, err := s.Info(ctx, jetstream.WithSubjectFilter(parts))
+	return err == nil && have.State.Subjects[parts] < max(1, uint64(info.Chunks))
+}
+
+func hasSum(data, sum []byte) bool {
+	have := sha256.Sum256(data)
+	return bytes.Equal(have[:], sum)
+}
+
+// put stores an object under a name that its bytes decide. One that is there may
+// be damaged.
+func (o objects) put(ctx context.Context, name string, data []byte) error {
+	_, err := o.PutBytes(ctx, name, data)
+	return classify(err)
 }

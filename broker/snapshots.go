@@ -5,12 +5,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A snapshot is the state of a group at a position of its log, in a form of its
@@ -99,11 +95,9 @@ type snapshots interface {
 // snapshotBucket is a bucket, and one of objects for what is too large for it.
 type snapshotBucket struct {
 	records
-	blobs  jetstream.ObjectStore
+	blobs  objects
 	inline int // bytes of a value that still fits into a message
 }
-
-func blobName(k groupKey, sum []byte) string { return k.String() + "." + hex.EncodeToString(sum) }
 
 func (b snapshotBucket) revision(ctx context.Context, k groupKey) (uint64, error) {
 	value, rev, err := b.read(ctx, k.String())
@@ -124,7 +118,7 @@ func (b snapshotBucket) get(ctx context.Context, k groupKey) (snapshot, error) {
 	}
 	s.rev, s.state = rev, rest
 	if where == snapshotBlob {
-		s.state, err = readBlob(ctx, b.blobs, blobName(k, rest), rest, maxBlobBytes)
+		s.state, err = b.blobs.get(ctx, blobName(k, rest), rest, maxBlobBytes)
 		if errors.Is(err, errBlob) {
 			err = fmt.Errorf("%w: %v", errSnapshot, err)
 		}
@@ -148,7 +142,7 @@ func (b snapshotBucket) put(ctx context.Context, k groupKey, s snapshot, rev uin
 	if len(value) > b.inline {
 		sum := sha256.Sum256(s.state)
 		blob = blobName(k, sum[:])
-		if err := writeBlob(ctx, b.blobs, blob, s.state); err != nil {
+		if err := b.blobs.put(ctx, blob, s.state); err != nil {
 			return 0, err
 		}
 		value = append(s.appendHeader(snapshotBlob), sum[:]...)
@@ -168,48 +162,4 @@ func (b snapshotBucket) put(ctx context.Context, k groupKey, s snapshot, rev uin
 		_ = b.blobs.Delete(ctx, blobName(k, rest)) // best effort: it takes room, no more
 	}
 	return next, nil
-}
-
-// maxBlobBytes bounds what is read back of what the broker stored itself.
-const maxBlobBytes = 2 << 30
-
-// errBlob: an object is not there, or is not what was promised.
-var errBlob = errors.New("the object cannot be used")
-
-// readBlob reads an object with a SHA-256 and of at most so many bytes.
-func readBlob(ctx context.Context, objects jetstream.ObjectStore, name string, sum []byte, limit uint64) ([]byte, error) {
-	info, err := objects.GetInfo(ctx, name)
-	switch {
-	case errors.Is(err, jetstream.ErrObjectNotFound):
-		return nil, fmt.Errorf("%w: there is no %q", errBlob, name)
-	case errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return nil, classify(err)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %q: %v", errBlob, name, err)
-	case info.Size > limit:
-		return nil, fmt.Errorf("%w: %q has %d bytes, at most %d", errBlob, name, info.Size, limit)
-	}
-	data, err := objects.GetBytes(ctx, name)
-	if errors.Is(err, jetstream.ErrDigestMismatch) || err == nil && !hasSum(data, sum) {
-		return nil, fmt.Errorf("%w: %q has other bytes than SHA-256 %x", errBlob, name, sum)
-	}
-	if err != nil {
-		return nil, classify(err)
-	}
-	return data, nil
-}
-
-func hasSum(data, sum []byte) bool {
-	have := sha256.Sum256(data)
-	return bytes.Equal(have[:], sum)
-}
-
-// writeBlob stores an object under a name that its bytes decide, unless it is
-// there.
-func writeBlob(ctx context.Context, objects jetstream.ObjectStore, name string, data []byte) error {
-	if info, err := objects.GetInfo(ctx, name); err == nil && info.Size == uint64(len(data)) {
-		return nil
-	}
-	_, err := objects.PutBytes(ctx, name, data)
-	return classify(err)
 }

@@ -115,10 +115,12 @@ func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
 	if err != nil {
 		return err
 	}
-	for bucket, store := range map[string]*jetstream.ObjectStore{b.names.blobBucket(): &b.blobs, b.names.infoBucket(): &b.infos} {
-		if *store, err = a.ensureObjects(ctx, b.js, bucket); err != nil {
+	for bucket, store := range map[string]*objects{b.names.blobBucket(): &b.blobs, b.names.infoBucket(): &b.infos} {
+		s, err := a.ensureObjects(ctx, b.js, bucket)
+		if err != nil {
 			return err
 		}
+		*store = objects{s, b.js, bucket}
 	}
 	b.snapshots = snapshotBucket{
 		records: records{kv: kv, nc: b.nc, api: b.api}, blobs: b.blobs, inline: int(b.nc.MaxPayload()) - valueRoom,

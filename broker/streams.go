@@ -388,6 +388,13 @@ func (a assets) inspectBucket(ctx context.Context, js jetstream.JetStream, want 
 	return err
 }
 
+// inspectObjects compares a bucket of objects, and changes nothing.
+func (a assets) inspectObjects(ctx context.Context, js jetstream.JetStream, bucket string) error {
+	a.mayMake = false
+	_, err := a.ensureObjects(ctx, js, bucket)
+	return err
+}
+
 // AssetError tells how something that exists on the server differs from what
 // the broker needs.
 type AssetError struct {
