@@ -10,7 +10,7 @@
 //	embedded.go   the NATS server in this process
 //	conn.go       the connection to a server elsewhere
 //	streams.go    the streams, consumers and buckets: made, or compared
-//	streamgroup.go  one stream of logs and those who work on it
+//	streamgroup.go  one stream of logs and those who work on it; tenant.go
 //	members.go    which instances live; ownership.go: which works on a partition
 //	inbound.go    a stored message -> an input of the fold
 //	store.go      reads and writes the log
@@ -24,7 +24,8 @@
 //	opengroups.go which groups have something to do
 //	ahead.go      intents that are folded before they come
 //	effects.go    performs what a state calls for, in order
-//	ledger.go     what is remembered of each group beside the log; rebuild.go
+//	ledger.go     what is remembered of each group beside the log; watch.go: reads
+//	              it as it is written; rebuild.go
 //	ack.go        outcome of an input -> its acknowledgement
 //	questions.go  asks the Authentication Service
 //	events.go     advisories; delivered.go: those about delivery
@@ -57,9 +58,9 @@
 //
 // Processors: 100,000 commits are 2.4 cores if nobody leaves. If every tenth is of
 // a group that somebody leaves, 10,000 removals a second are 3 cores more, and
-// 10,000 intents another 3: some 10 cores of brokers, which the partitions (64 for
-// each stream) spread over as many instances as wanted; members are strangers to
-// each other, so nothing but the log is shared.
+// 10,000 intents another 3: some 10 cores of brokers, which the partitions (64 of
+// the shared stream, 8 at most of a tenant's own) spread over as many instances;
+// members are strangers to each other, so nothing but the log is shared.
 //
 // Writes: 100,000 commits, 10,000 intents and 20,000 outputs go into the logs. A
 // replicated stream has one leader and one order; at some 15,000 writes a second

@@ -49,7 +49,7 @@ func troubleOf(err error) (reason, remedy string) {
 	case errors.Is(err, errFull):
 		return troubleFull, "give the stream, account or disk more room"
 	case errors.Is(err, errPermission):
-		return troublePermission, "let this user publish and subscribe to the subjects of asyncapi.yaml and of the JetStream API"
+		return troublePermission, "let this user publish what the README says of the broker, and subscribe to anything"
 	case errors.Is(err, errEntry):
 		return troubleEntry, `restore the entry of the ledger; or delete that of a partition, and put {"version":1,"open":true} in place of that of a group: its old receipts are lost`
 	case errors.Is(err, errSnapshot), errors.Is(err, intents.ErrSnapshot):

@@ -28,7 +28,7 @@ type Config struct {
 	Instance string `yaml:"instance"`
 
 	// Prefix is the first token of every subject, and begins the names of
-	// streams, consumers and buckets. 1 to 32 of A-Z a-z 0-9 _ -. Default:
+	// streams and buckets. 1 to 32 of A-Z a-z 0-9 _ -. Default:
 	// leave.
 	Prefix string `yaml:"prefix"`
 
@@ -157,7 +157,8 @@ type Embedded struct {
 	MaxStore ByteSize `yaml:"max_store"`
 }
 
-// Limits bounds inputs; what is above is refused as too_large.
+// Limits bounds inputs; what is above is refused as too_large, an object as
+// object.
 type Limits struct {
 	// IntentBytes is the largest intent in bytes, as an MLSMessage; at least
 	// 1KiB and at most message_bytes. Default: 16KiB.

@@ -44,9 +44,10 @@ type Tenant struct {
 	// expires, more than 0. Default: 24h.
 	ParkTTL Duration `yaml:"park_ttl"`
 
-	// LagWindow is how long after the next epoch a leaf reference may stay
-	// unknown before its intent is rejected; the broker's view of the group may
-	// lag behind the sender's by so much. Default: 60s.
+	// LagWindow is how long after its intent came a leaf reference may stay
+	// unknown; the intent is rejected when that has passed and another epoch has
+	// begun. The broker's view of the group may lag behind the sender's by so
+	// much. Default: 60s.
 	LagWindow Duration `yaml:"lag_window"`
 
 	// StalledAfter is the number of epochs that may pass by a pending removal
@@ -180,7 +181,8 @@ type CipherSuite struct {
 	Name string `yaml:"name"`
 }
 
-// Quotas are rates and counts of one tenant.
+// Quotas are rates and counts of one tenant, for each instance: of several, each
+// takes so many. A group that another instance works on counts as one open intent.
 type Quotas struct {
 	// IntentsPerSecond is how many intents are taken per second over time.
 	// Default: 100. 0 means no limit.
@@ -197,12 +199,12 @@ type Quotas struct {
 
 // Guards bound what one intent may remove before an operator is asked.
 type Guards struct {
-	// MaxAssociated is the largest number of leaves that one intent removes, at
-	// least 1. Default: 32.
+	// MaxAssociated is the largest number of leaves beside the sender's that one
+	// intent removes, at least 1. Default: 32.
 	MaxAssociated int `yaml:"max_associated"`
 
 	// MaxFraction is the largest part of a group's members that one intent
-	// removes, more than 0 and at most 1. Default: 1, no limit.
+	// removes beside the sender, more than 0 and at most 1. Default: 1, no limit.
 	MaxFraction float64 `yaml:"max_fraction"`
 }
 
@@ -253,6 +255,7 @@ type Rule struct {
 	// Equality is whole_identity: the text is the subject. Optional.
 	Equality string `yaml:"equality,omitempty"`
 
-	// Pattern is an RE2 expression with a group named subject. Optional.
+	// Pattern is an RE2 expression with a group named subject that matches the
+	// whole text. Optional.
 	Pattern string `yaml:"pattern,omitempty"`
 }

@@ -25,6 +25,11 @@ func loadConfig(path string) (*config.Config, error) {
 	if err != nil {
 		return nil, &exitError{code: exitConfig, err: err}
 	}
+	for i := range cfg.Tenants {
+		if _, err := tenantRegistry(&cfg.Tenants[i]); err != nil {
+			return nil, &exitError{code: exitConfig, err: fmt.Errorf("tenants[%d].code_points: %w", i, err)}
+		}
+	}
 	return cfg, nil
 }
 
@@ -35,7 +40,8 @@ func newConfigCheck() *cobra.Command {
 		Short: "Say whether a configuration is valid, without starting anything",
 		Long: `Reads the configuration as serve would: the file if there is one, and LEAVEBROKER_
 variables of the environment over it. Every problem is printed on standard
-error, with its file and line. Keys, sockets and stores are not opened.
+error, with its file and line. Contexts, keys, sockets and stores are not
+opened.
 
 Exit codes: 0 valid, 78 not valid, 2 the file cannot be read.`,
 		Example: "  leavebroker config check --config /etc/leavebroker/leavebroker.yaml",

@@ -79,7 +79,7 @@ Exit codes: 0 if every leaver is gone and all remaining members agree, else 1.`,
 	flags.IntVar(&opts.leavers, "leavers", 2, "members who leave")
 	flags.IntVar(&opts.joins, "joins", 5, "clients who join by external commits meanwhile")
 	flags.BoolVar(&opts.joinersInclude, "joiners-include", false, "joiners include the pending intents in their external commits")
-	flags.Uint16Var(&opts.suite, "cipher-suite", 1, "cipher suite `N`, "+suiteNumbers)
+	flags.Uint16Var(&opts.suite, "cipher-suite", 1, "cipher suite `N`, "+memberSuiteNumbers)
 	flags.Uint64Var(&opts.seed, "seed", 1, "seed of all keys and secrets")
 	outputFormat(cmd, &opts.output)
 	return cmd
@@ -95,7 +95,7 @@ func (o *demoOptions) check() error {
 		return usageError("%d joins, not 0 to 1024", o.joins)
 	}
 	if !slices.Contains(member.Suites(toolRegistry()), mlscore.CipherSuite(o.suite)) {
-		return usageError("cipher suite 0x%04x is none that members can use: %s, but not 0xf003 to 0xf005", o.suite, suiteNumbers)
+		return usageError("cipher suite 0x%04x is none that members can use: %s", o.suite, memberSuiteNumbers)
 	}
 	return nil
 }

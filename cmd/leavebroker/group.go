@@ -20,7 +20,7 @@ func newGroup() *cobra.Command {
 		newGroupRequest("pending", "Show the proposals that wait in a group's current epoch",
 			"Prints what an external joiner includes and what a delivery service may demand of\na commit: {epoch, proposals, self_removes, leaf_operation_proposals,\nmust_reference}, all base64."),
 		newGroupRequest("reset", "Let the next GroupInfo be the new base of a group",
-			"Declares that the broker's view of a group is wrong: it proposes nothing until a\nGroupInfo comes, which becomes the new base. Prints {seq}, the place of the reset\nin the log."),
+			"Declares that the broker's view of a group is wrong: it proposes nothing until a\nGroupInfo comes, which becomes the new base. It is stored for a group that is not\nknown too. Prints {seq}, the place of the reset in the log."),
 	)
 }
 

@@ -101,6 +101,9 @@ func (g *groupState) ownLeaf(signer mlscore.Signer) (mlscore.LeafIndex, error) {
 // suiteNumbers are the numbers of the suites that commands know.
 const suiteNumbers = "1 to 7, or 0xf001 to 0xf00b (post-quantum)"
 
+// memberSuiteNumbers are those that package member can use.
+const memberSuiteNumbers = suiteNumbers + " but not 0xf003 to 0xf005"
+
 // suiteNumber is the number of a suite as people write it: those of private
 // use in hex.
 func suiteNumber(id uint16) string {

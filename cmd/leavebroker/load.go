@@ -118,7 +118,7 @@ func (o *loadOptions) register(cmd *cobra.Command) {
 	f.IntVar(&o.members, "members", 0, "members of each group at first; default: the profile's")
 	f.Float64Var(&o.rate, "rate", 0, "steps a second; default: the profile's")
 	f.DurationVar(&o.duration, "duration", 0, "how long at most; default: the profile's")
-	f.Uint16Var(&o.suite, "cipher-suite", 0, "cipher suite `N`, "+suiteNumbers+"; default: the profile's")
+	f.Uint16Var(&o.suite, "cipher-suite", 0, "cipher suite `N`, "+memberSuiteNumbers+"; default: the profile's")
 	f.Uint64Var(&o.seed, "seed", 1, "seed of all keys, secrets and choices")
 	f.IntVar(&o.known, "known", 0, "idle groups that the broker knows too")
 	f.IntVar(&o.pending, "pending", 0, "groups with an intent that nobody commits")
@@ -166,7 +166,7 @@ func (o *loadOptions) complete() error {
 	case o.restart && o.brokers == 0:
 		return usageError("--restart needs --brokers")
 	case !slices.Contains(member.Suites(toolRegistry()), mlscore.CipherSuite(o.suite)):
-		return usageError("cipher suite 0x%04x is none that members can use", o.suite)
+		return usageError("cipher suite 0x%04x is none that members can use: %s", o.suite, memberSuiteNumbers)
 	}
 	return nil
 }

@@ -116,8 +116,7 @@ func (r *remote) verdict(cmd *cobra.Command, wait time.Duration, endpoint string
 }
 
 const verdictStates = `States: parked, held and pending go on; removed and already_gone are done; rejected,
-superseded, cancelled and expired end without a removal; stored means that no
-verdict came in time. reason says why.`
+superseded, cancelled and expired end without a removal. reason says why.`
 
 func newIntentSubmit() *cobra.Command {
 	var r remote
@@ -129,6 +128,7 @@ func newIntentSubmit() *cobra.Command {
 one JSON object: {id, state, reason?}.
 
 ` + verdictStates + `
+stored means that no verdict came in time.
 
 Exit codes: 0 the intent stands, 1 it does not, or the broker cannot be reached.`,
 		Example: "  leavebroker intent submit --server nats://127.0.0.1:4222 leave.mls",

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -53,6 +56,44 @@ func TestBrokerOptions(t *testing.T) {
 	}
 	if opts.Tenants[0].Dedicated || !opts.Tenants[1].Dedicated {
 		t.Errorf("dedicated: %t and %t, want the second alone", opts.Tenants[0].Dedicated, opts.Tenants[1].Dedicated)
+	}
+}
+
+// The rules that the example shows find the users of the example's credentials.
+func TestExampleRules(t *testing.T) {
+	text, err := os.ReadFile("../../config/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile(`(?m)^      #(   .*)$`).ReplaceAllString(string(text), "      $1")
+	shown = strings.Replace(shown, "      rules: []", "", 1)
+	at := strings.Index(shown, "         - match: basic")
+	if at < 0 {
+		t.Fatal("the example shows no rules")
+	}
+	shown = shown[:at] + "      rules:\n" + shown[at:]
+	shown = strings.Replace(shown, "type: none", "type: static", 1)
+	shown = strings.Replace(shown, "credentials_vouched: false", "credentials_vouched: true", 1)
+	cfg, err := loadConfig(mustWrite(t, "shown.yaml", []byte(shown)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := authService(&cfg.Tenants[0], zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	basic := func(identity string) mlscore.Credential {
+		return mlscore.Credential{Type: mlscore.CredentialTypeBasic, Identity: []byte(identity)}
+	}
+	answer, err := service.Associate(t.Context(), "default", intents.Question{
+		Sender: intents.Candidate{Leaf: 0, Credential: basic("alice:phone")},
+		Candidates: []intents.Candidate{
+			{Leaf: 1, Credential: basic("alice:laptop")}, {Leaf: 2, Credential: basic("bob:phone")}, {Leaf: 3, Credential: basic("alicea")},
+			{Leaf: 4, Credential: basic("\x00\x00\x00\x00\x00\x00\x00\x07")},
+		},
+	})
+	if err != nil || !slices.Equal(answer.Associated, []mlscore.LeafIndex{1}) || !slices.Contains(answer.Unrelated, 2) {
+		t.Errorf("%+v, %v", answer, err)
 	}
 }
 
