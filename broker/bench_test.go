@@ -309,7 +309,7 @@ func (c *cryptoTimer) time(commit []byte, now time.Time) time.Duration {
 	if due.Propose == nil {
 		c.t.Fatal("nothing to propose")
 	}
-	out := must[*intents.Output](c.t)(makeOutput(g.state.Group(), g.tenant.Signers, due.Propose))
+	out := must[*intents.Output](c.t)(makeOutput(g.state.Group(), g.tenant.Signers, due.Propose, 1<<20))
 	taken := time.Since(begin)
 	c.output = must[[]byte](c.t)(json.Marshal(out))
 	g.fold(&received{entry: entry{seq: g.lastRemoval + 1, time: now, data: c.output}, key: g.key, kind: kindRemoval, tenant: g.tenant})

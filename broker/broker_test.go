@@ -206,7 +206,7 @@ func TestAnotherWriterIsFirst(t *testing.T) {
 			}
 			once.Do(func() {
 				g := w.any().Public()
-				out := must[*intents.Output](t)(makeOutput(g, []mlscore.Signer{w.signer}, &intents.Order{Epoch: g.Epoch(), Leaves: []mlscore.LeafIndex{1}}))
+				out := must[*intents.Output](t)(makeOutput(g, []mlscore.Signer{w.signer}, &intents.Order{Epoch: g.Epoch(), Leaves: []mlscore.LeafIndex{1}}, 1<<20))
 				data := must[[]byte](t)(json.Marshal(out))
 				must[*jetstream.PubAck](t)(w.js.Publish(testContext(t), w.store().names.log(w.key(), kindRemoval), data))
 			})

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +33,9 @@ import (
 // unacknowledged: it is delivered again, the group is loaded from the log with
 // whatever was stored, and the same code goes on from there.
 
-// maxRemovals is the most proposals in one output: the rest follows in the next.
+// maxRemovals is the most proposals in one output, and a half of the largest
+// message is the most bytes that they take there, if it is more than one: the rest
+// follows in the next.
 const maxRemovals = 1000
 
 // maxDecisions bounds the outputs that one input leads to.
@@ -97,7 +100,7 @@ func (b *Broker) foldEvents(g *group, r *received) []event {
 // propose signs and stores the output of an order. It is stored only if no
 // other output came since the last one that the state knows.
 func (b *Broker) propose(ctx context.Context, g *group, order *intents.Order) (*received, error) {
-	out, err := makeOutput(g.state.Group(), g.tenant.Signers, order)
+	out, err := makeOutput(g.state.Group(), g.tenant.Signers, order, b.opts.Limits.MessageBytes/2)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", errSigning, err)
 	}
@@ -119,9 +122,9 @@ func (b *Broker) propose(ctx context.Context, g *group, order *intents.Order) (*
 	return r, nil
 }
 
-// makeOutput signs the removals of an order with the first signer that the
-// group's external_senders list.
-func makeOutput(g *mlscore.PublicGroup, signers []mlscore.Signer, order *intents.Order) (*intents.Output, error) {
+// makeOutput signs the removals of an order, of at most so many bytes, with the
+// first signer that the group's external_senders list.
+func makeOutput(g *mlscore.PublicGroup, signers []mlscore.Signer, order *intents.Order, bytes int) (*intents.Output, error) {
 	out := &intents.Output{GroupID: g.GroupID(), Epoch: order.Epoch, Intents: order.Intents}
 	if g.Epoch() != order.Epoch {
 		return nil, fmt.Errorf("an order for epoch %d in epoch %d", order.Epoch, g.Epoch())
@@ -134,6 +137,9 @@ func makeOutput(g *mlscore.PublicGroup, signers []mlscore.Signer, order *intents
 			m, err := mlscore.ExternalProposal(g, signer, p)
 			if err != nil {
 				return nil, err
+			}
+			if bytes -= base64.StdEncoding.EncodedLen(len(m)); bytes < 0 && len(out.Proposals) > 0 {
+				break
 			}
 			out.Proposals = append(out.Proposals, m)
 		}

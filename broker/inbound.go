@@ -87,13 +87,10 @@ func (in *inbound) receive(e entry) (*received, error) {
 		return r, &refusal{reasonUnknownTenant, fmt.Sprintf("tenant %q is not served", k.tenant)}
 	}
 	limit := in.limits.MessageBytes
-	switch what {
-	case kindIntent:
+	if what == kindIntent {
 		limit = in.limits.IntentBytes
-	case kindRemoval:
-		limit = in.limits.MessageBytes + headerRoom // our own
 	}
-	if len(e.data) > limit {
+	if len(e.data) > limit && what != kindRemoval { // that is our own, of another limit once
 		return r, &refusal{reasonTooLarge, fmt.Sprintf("%d bytes, at most %d", len(e.data), limit)}
 	}
 	return r, nil

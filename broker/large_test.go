@@ -189,3 +189,39 @@ func (l *laps) lap(stage string) {
 	l.most[stage] = max(l.most[stage], time.Since(l.begin))
 	l.begin = time.Now()
 }
+
+// More leavers than fit into a message at a time, or than one output names, are
+// proposed by several outputs. More than that would be put back for ever, and hold
+// up all that comes after.
+func TestManyLeavers(t *testing.T) {
+	const leavers, messageBytes = 400, 256 << 10
+	w := newWorld(t, func(o *Options) { o.Limits.MessageBytes = messageBytes })
+	c := newCrowd(w, leavers)
+	subject, all := c.found()
+	w.publishMany([]string{subject}, all)
+	want := make([]mlscore.LeafIndex, leavers)
+	for i := range want {
+		want[i] = mlscore.LeafIndex(i + 1)
+	}
+	w.awaitOutput(w.epoch(), want...)
+	w.empty(0)
+	w.awaitOutput(w.epoch(), want...)
+	outputs := 0
+	for _, out := range w.outputs() {
+		if out.Epoch != w.epoch() {
+			continue
+		}
+		outputs++
+		size := 0
+		for _, p := range out.Proposals {
+			size += len(p) * 4 / 3
+		}
+		if size > messageBytes/2 || len(out.Intents) > 256 {
+			t.Errorf("an output of %d bytes and %d intents", size, len(out.Intents))
+		}
+	}
+	if outputs < 2 {
+		t.Errorf("%d outputs", outputs)
+	}
+	w.checkOutputs()
+}

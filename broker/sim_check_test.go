@@ -284,9 +284,11 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 	if s.script.lossy && f.senderGone {
 		return // an operator has to approve the rest
 	}
+	// After a gap, or a lie, nobody knows of others whether they came before the intent.
+	unknown := s.script.lossy || s.script.hostile && r.VerifiedEpoch > w.from
 	for _, leaf := range f.targets {
 		at := s.script.rosters[step.epoch][leaf]
-		if s.script.lossy && at.id != w.who || slices.Contains(step.leaving, leaf) {
+		if unknown && at.id != w.who || slices.Contains(step.leaving, leaf) {
 			continue
 		}
 		if !s.out[fmt.Sprintf("%d/%d", step.epoch, leaf)] {

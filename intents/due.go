@@ -98,6 +98,10 @@ func (s *State) dueProposals(d *Due, now time.Time) {
 	d.Propose = order
 }
 
+// maxOrdered is the most intents that one order answers, so that their
+// identifiers fit into a message; the next order answers the rest.
+const maxOrdered = 256
+
 // order is the removals that are wanted and not out in this epoch; nil if none.
 func (s *State) order() *Order {
 	if s.wanting.n == 0 {
@@ -112,7 +116,9 @@ func (s *State) order() *Order {
 	slices.SortFunc(wanting, func(a, b *record) int { return compareSeq(a.seq, b.seq) })
 	chosen := &ordering{Order: order, out: s.selfRemoves()}
 	for _, r := range wanting {
-		s.choose(chosen, r)
+		if s.choose(chosen, r); len(order.Intents) == maxOrdered {
+			break
+		}
 	}
 	if len(order.Intents) == 0 {
 		return nil
