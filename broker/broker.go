@@ -54,7 +54,7 @@ type Broker struct {
 	members    *members
 	health     health
 	full       atomic.Bool // the server had no room for the last write
-	owed       sync.Map    // groupKey: groups whose inputs were acknowledged and not folded, for a trouble
+	owed       sync.Map    // groupKey: bool; groups whose inputs were acknowledged and not folded, and whether the ledger has a mark of it
 	adopting   sync.Map    // groupKey -> revision: groups that another instance found open in a partition of this one
 
 	watchPatience time.Duration // how long a claim waits for the watch of the ledger; none in a simulation

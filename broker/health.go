@@ -155,9 +155,38 @@ const troubleAgain = 30 * time.Second
 // trouble notes that a group cannot be worked on, and looks at it again later.
 func (b *Broker) trouble(k groupKey, err error) {
 	b.health.set("group "+k.String(), k, err)
-	b.owed.Store(k, struct{}{})
+	b.owed.LoadOrStore(k, false)
 	b.open.set(k, true, 1, 0)
 	b.timers.sooner(k, b.opts.Clock().Add(troubleAgain))
+}
+
+// postpone leaves a group to an operator, for a trouble, and gives errTroubled.
+// An input, if there is one, is done with then: so whoever works on the group next
+// has to know that it is in the log.
+func (b *Broker) postpone(ctx context.Context, k groupKey, in *received, why error) error {
+	b.trouble(k, why)
+	if in != nil {
+		if err := b.write("mark", func() error { return b.ledger.owe(ctx, k, true) }); err != nil {
+			return err
+		}
+		b.owed.Store(k, true)
+	}
+	return fmt.Errorf("%w: %v", errTroubled, why)
+}
+
+// paid notes that what was postponed of a group is folded, told and recorded.
+func (b *Broker) paid(ctx context.Context, h *history) error {
+	if !h.owed {
+		return nil
+	}
+	k := h.group.key
+	if marked, _ := b.owed.Load(k); marked == true {
+		if err := b.write("mark", func() error { return b.ledger.owe(ctx, k, false) }); err != nil {
+			return err
+		}
+	}
+	b.owed.Delete(k)
+	return nil
 }
 
 // isTrouble says whether an error is one that an operator has to mend before

@@ -73,7 +73,7 @@ func leavesAlone(t *testing.T, entry, reason string) {
 		t.Fatal(err)
 	}
 	w.stop()
-	w.withServer(func(kv jetstream.KeyValue) {
+	w.withServer(w.broker.names.ledgerBucket(), func(kv jetstream.KeyValue) {
 		rev = must[uint64](t)(kv.Update(ctx, w.key().String(), []byte(entry), rev))
 	})
 	w.start()
@@ -126,13 +126,13 @@ func TestUnknownVersionOfAnOwner(t *testing.T) {
 	w.checkOutputs()
 }
 
-// withServer gives the ledger of a broker that is stopped.
-func (w *world) withServer(use func(jetstream.KeyValue)) {
+// withServer gives a bucket of a broker that is stopped.
+func (w *world) withServer(bucket string, use func(jetstream.KeyValue)) {
 	w.t.Helper()
 	e := must[*embedded](w.t)(startEmbedded(w.opts.Embedded, defaultMessageBytes, zap.NewNop()))
 	nc := must[*nats.Conn](w.t)(nats.Connect("", nats.InProcessServer(e.server)))
 	js := must[jetstream.JetStream](w.t)(jetstream.New(nc))
-	use(must[jetstream.KeyValue](w.t)(js.KeyValue(testContext(w.t), w.broker.names.ledgerBucket())))
+	use(must[jetstream.KeyValue](w.t)(js.KeyValue(testContext(w.t), bucket)))
 	nc.Close()
 	if err := e.stop(); err != nil {
 		w.t.Fatal(err)
@@ -176,6 +176,77 @@ func TestDamagedSnapshot(t *testing.T) {
 	w.awaitMended()
 	w.await("the verdict", func(e event) bool { return e.Intent == w.id(second) && e.Type == intents.StatePending })
 	w.awaitOutput(w.epoch(), 1, 2)
+}
+
+// What comes for a group that waits for an operator is not forgotten by those who
+// start after it came, also where the ledger says that the group has nothing to do.
+func TestPostponedSurvivesRestarts(t *testing.T) {
+	for _, test := range []struct {
+		mended, lost string
+		nth          int // such write
+	}{
+		{"while it runs", "", 0}, {"while nobody runs", "", 0},
+		{"while nobody runs", "mark", 1}, {"while nobody runs", "mark reply", 1}, {"while nobody runs", "mark", 2}, {"while nobody runs", "mark reply", 2},
+	} {
+		mended := test.mended
+		t.Run(fmt.Sprintf("%s %s %d", mended, test.lost, test.nth), func(t *testing.T) {
+			f := &fault{step: test.lost, n: test.nth}
+			w := newWorld(t, func(o *Options) {
+				compactsSoon(o)
+				o.testOnlyFault = f.inject
+			})
+			ctx := testContext(t)
+			w.waitsInSnapshot()
+			first := w.broker.open.list()
+			if len(first) != 1 {
+				t.Fatalf("open groups %v", first)
+			}
+			w.fanOut(w.awaitOutput(w.epoch(), 1))
+			w.commit(2, member.CommitOptions{})
+			w.empty(2)
+			w.await("removed", ofType(intents.StateRemoved, ""))
+			w.noWork()
+			w.eventually("the group is closed", func() bool {
+				entry := must[ledgerEntry](t)(w.broker.ledger.get(ctx, w.key()))
+				return !entry.Open && len(w.broker.open.list()) == 0
+			})
+			bucket := w.broker.snapshots.(snapshotBucket)
+			good, rev, err := bucket.read(ctx, w.key().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := bytes.Clone(good)
+			bad[len(bad)/2] ^= 1
+			rev = must[uint64](t)(bucket.kv.Update(ctx, w.key().String(), bad, rev))
+			second := w.leave(2, intents.SenderRemovalOnly)
+			w.publish(kindIntent, second)
+			w.awaitTrouble(w.key(), troubleSnapshot)
+			w.noWork() // the intent is acknowledged
+			if mended == "while nobody runs" {
+				w.stop()
+				w.withServer(w.broker.names.snapshotBucket(), func(kv jetstream.KeyValue) {
+					must[uint64](t)(kv.Update(ctx, w.key().String(), good, rev))
+				})
+				w.start()
+			} else {
+				w.restart()
+				w.eventually("the trouble is known again", func() bool { return len(w.broker.Troubles()) > 0 })
+				must[uint64](t)(w.broker.snapshots.(snapshotBucket).kv.Update(ctx, w.key().String(), good, rev))
+				w.lookNow()
+				w.awaitMended()
+			}
+			w.await("the verdict", func(e event) bool { return e.Intent == w.id(second) && e.Type == intents.StatePending })
+			w.awaitOutput(w.epoch(), 2)
+			w.eventually("the mark is gone", func() bool {
+				value, _, err := w.broker.records.read(ctx, owedKeyPrefix+w.key().String())
+				return err == nil && value == nil
+			})
+			if test.lost != "" && !f.wasHit() {
+				t.Error("the fault was not reached")
+			}
+			w.checkOutputs()
+		})
+	}
 }
 
 // A consumer that was deleted is made again, and goes on where it was.

@@ -69,6 +69,9 @@ type ledger interface {
 	// putOwner stores the record of a partition in place of a revision and gives
 	// the next.
 	putOwner(ctx context.Context, key string, r ownerRecord, rev uint64) (uint64, error)
+	// owe marks a group, or takes the mark away: inputs of it were acknowledged, and
+	// are folded when an operator has mended what is stored about it.
+	owe(ctx context.Context, k groupKey, owed bool) error
 	// each gives every entry whose key matches a filter.
 	each(ctx context.Context, filter string, take func(jetstream.KeyValueEntry)) error
 }
@@ -150,6 +153,20 @@ func (l records) putOwner(ctx context.Context, key string, r ownerRecord, rev ui
 		return 0, err
 	}
 	return l.write(ctx, key, value, rev)
+}
+
+// owedKeyPrefix begins the keys of marks, which are beside the entries of groups:
+// those may be what cannot be read.
+const owedKeyPrefix = "_owed."
+
+func (l records) owe(ctx context.Context, k groupKey, owed bool) error {
+	return untilAnswered(ctx, func(ctx context.Context) error {
+		if !owed {
+			return classify(l.kv.Delete(ctx, owedKeyPrefix+k.String()))
+		}
+		_, err := l.kv.Put(ctx, owedKeyPrefix+k.String(), []byte("{}"))
+		return classify(err)
+	})
 }
 
 func (l records) each(ctx context.Context, filter string, take func(jetstream.KeyValueEntry)) error {

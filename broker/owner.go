@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,8 +148,7 @@ func (o *owner) advance(ctx context.Context, k groupKey, t *tenant, in *received
 	for attempt := 0; ; attempt++ {
 		err := o.tryAdvance(ctx, k, t, in)
 		if isTrouble(err) {
-			o.b.trouble(k, err)
-			return fmt.Errorf("%w: %v", errTroubled, err)
+			return o.b.postpone(ctx, k, in, err)
 		}
 		if !errors.Is(err, errConflict) {
 			return err
@@ -195,10 +193,10 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	if err := o.tell(ctx, in, events, nil); err != nil {
 		return err
 	}
-	if h.owed {
-		o.b.owed.Delete(k)
-	}
 	if err := o.b.record(ctx, g, events); err != nil {
+		return err
+	}
+	if err := o.b.paid(ctx, h); err != nil {
 		return err
 	}
 	o.keep(g)

@@ -334,6 +334,9 @@ func (l simLedger) putOwner(_ context.Context, key string, r ownerRecord, rev ui
 	return next, err
 }
 
+// owe is not called: nothing that is stored gets damaged.
+func (l simLedger) owe(context.Context, groupKey, bool) error { return errBroken }
+
 // each gives what the ledger has at the first pause, at the second.
 func (l simLedger) each(_ context.Context, _ string, take func(jetstream.KeyValueEntry)) error {
 	s := l.in.sim

@@ -114,15 +114,22 @@ func endWatch(w jetstream.KeyWatcher) {
 // readLedger takes one entry of the ledger: of a partition, or of a group. A
 // fresh one was written just now.
 func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
-	if strings.HasPrefix(v.Key(), ownerKeyPrefix) {
-		b.readOwner(v, fresh)
-		return
+	key, isMark := v.Key(), false
+	if strings.Count(key, ".") == 2 { // that of a group has one
+		if strings.HasPrefix(key, ownerKeyPrefix) {
+			b.readOwner(v, fresh)
+			return
+		}
+		key, isMark = strings.CutPrefix(key, owedKeyPrefix)
 	}
-	k, err := parseGroupKey(v.Key())
+	k, err := parseGroupKey(key)
 	if err != nil || b.tenants[k.tenant] == nil {
 		return
 	}
-	o := b.owner(k)
+	if isMark {
+		b.readMark(k, v)
+		return
+	}
 	r, err := remembered{}, error(nil)
 	if v.Operation() == jetstream.KeyValuePut {
 		r, err = decodeRemembered(v.Value())
@@ -132,8 +139,24 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 		return
 	}
 	b.settled(k)
-	if o.tellOpen(k, r.Open, v.Revision()) {
-		b.adopting.Store(k, v.Revision())
+	b.tellOpen(k, r.Open, v.Revision())
+}
+
+// readMark takes the mark of a group whose inputs were acknowledged and not
+// folded: it is open whatever its entry says, so the mark has no revision that
+// would order it among those of entries.
+func (b *Broker) readMark(k groupKey, v jetstream.KeyValueEntry) {
+	if v.Operation() == jetstream.KeyValuePut {
+		b.owed.Store(k, true)
+		b.tellOpen(k, true, 0)
+	}
+}
+
+// tellOpen tells the owner of a group what the ledger says of it.
+func (b *Broker) tellOpen(k groupKey, isOpen bool, rev uint64) {
+	o := b.owner(k)
+	if o.tellOpen(k, isOpen, rev) {
+		b.adopting.Store(k, rev)
 		b.spawn(func() {
 			defer o.begin()()
 			o.adoptNow(b.work, k)
@@ -167,10 +190,10 @@ func (o *owner) adoptNow(ctx context.Context, k groupKey) {
 		return
 	}
 	entry, err := o.b.ledger.get(ctx, k)
-	if err == nil && !entry.Open {
+	if _, owed := o.b.owed.LoadOrStore(k, false); err == nil && !entry.Open && !owed {
+		o.b.owed.Delete(k)
 		return
 	}
-	o.b.owed.Store(k, struct{}{})
 	o.b.open.set(k, true, 1, max(entry.rev, rev.(uint64)))
 	o.b.timers.sooner(k, o.b.opts.Clock())
 }
