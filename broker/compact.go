@@ -175,19 +175,27 @@ func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 	return nil
 }
 
-// dropInfoBlobs deletes the copies of GroupInfos whose references are purged.
-// What cannot be deleted takes room, no more.
+// dropInfoBlobs deletes the copies of GroupInfos whose references are purged, all of
+// them. What cannot be deleted takes room, no more.
 func (b *Broker) dropInfoBlobs(ctx context.Context, k groupKey, below uint64) error {
 	g := b.at(k)
-	return g.log.read(ctx, g.names.log(k, kindInfo), 1, func(e entry) error {
-		if e.object == "" || e.seq >= below {
-			return nil
-		}
-		if sum, err := parseSum(e.data); err == nil {
-			if err := b.blobs.Delete(ctx, blobName(k, sum)); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
-				b.log.Debug("a copy of a GroupInfo is not deleted", zap.Stringer("group", k), zap.Error(err))
-			}
+	isUsed := map[string]bool{}
+	err := g.log.read(ctx, g.names.log(k, kindInfo), 1, func(e entry) error {
+		if sum, err := parseSum(e.data); err == nil && e.object != "" {
+			isUsed[blobName(k, sum)] = isUsed[blobName(k, sum)] || e.seq >= below
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	for name, used := range isUsed {
+		if used {
+			continue
+		}
+		if err := b.blobs.Delete(ctx, name); err != nil && !errors.Is(err, jetstream.ErrObjectNotFound) {
+			b.log.Debug("a copy of a GroupInfo is not deleted", zap.Stringer("group", k), zap.Error(err))
+		}
+	}
+	return nil
 }

@@ -312,14 +312,48 @@ func TestDeletedBuckets(t *testing.T) {
 	w.empty(0)
 	w.awaitOutput(w.epoch(), 1)
 	w.checkOutputs()
+
+	// An operator may make it, while another instance writes into it.
+	if err := w.js.DeleteKeyValue(ctx, w.broker.names.ledgerBucket()); err != nil {
+		t.Fatal(err)
+	}
+	kv := must[jetstream.KeyValue](t)(w.js.CreateKeyValue(ctx, w.broker.groups[0].assets.ledgerConfig()))
+	must[uint64](t)(kv.Create(ctx, groupKey{w.tenant, GroupToken([]byte("another"))}.String(), []byte(`{"version":1}`)))
+	w.stop()
+	w.opts.KeepAssets = true
+	w.start()
+	w.empty(0)
+	w.awaitOutput(w.epoch(), 1)
+	w.checkOutputs()
+
 	if err := w.js.DeleteKeyValue(ctx, w.broker.names.snapshotBucket()); err != nil {
 		t.Fatal(err)
 	}
 	w.stop()
+	w.opts.KeepAssets = false
 	b := must[*Broker](t)(New(w.opts))
 	var lost *AssetError
 	if err := b.Run(ctx); !errors.As(err, &lost) || lost.Name != b.names.snapshotBucket() {
 		t.Errorf("%v, want the snapshots missed", err)
+	}
+}
+
+// The bucket of the broker's own objects is missed too, while it runs and at start.
+func TestDeletedObjects(t *testing.T) {
+	w := newWorld(t, nil)
+	ctx := testContext(t)
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	if err := w.js.DeleteObjectStore(ctx, w.broker.names.blobBucket()); err != nil {
+		t.Fatal(err)
+	}
+	w.broker.inspectOnce(ctx, 0)
+	w.awaitTrouble(whole, troubleAsset)
+	w.stop()
+	b := must[*Broker](t)(New(w.opts))
+	var lost *AssetError
+	if err := b.Run(ctx); !errors.As(err, &lost) || lost.Name != b.names.blobBucket() {
+		t.Errorf("%v, want the objects missed", err)
 	}
 }
 

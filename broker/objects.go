@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -52,11 +55,14 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 		if err == nil {
 			r.data = data
 		}
-		return err
+		return ofOurs(err)
 	}
 	data, err = b.infos.get(ctx, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
 	if errors.Is(err, errBlob) {
 		return &refusal{reasonObject, fmt.Sprintf("%v; put the GroupInfo into %s and publish its reference again", err, b.names.infoBucket())}
+	}
+	if !keep {
+		err = ofOurs(err) // it was read before
 	}
 	if err == nil && keep {
 		err = b.write("blob", func() error { return b.blobs.put(ctx, own, data) })
@@ -71,6 +77,8 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 type objects struct {
 	jetstream.ObjectStore
 	js     jetstream.JetStream
+	nc     *nats.Conn
+	api    string // prefix of the JetStream API
 	bucket string
 }
 
@@ -84,12 +92,26 @@ const maxBlobBytes = 2 << 30
 // that is sure only: what depends on an object is refused for it.
 var errBlob = errors.New("the object cannot be used")
 
+// errShort: fewer bytes of an object came than there should be, though all its
+// parts are there. A replica lags behind, or the object was stored with a lie.
+var errShort = errors.New("an object is shorter than it says")
+
+// ofOurs is an error about an object that the broker has stored itself.
+func ofOurs(err error) error {
+	if errors.Is(err, errShort) {
+		return fmt.Errorf("%w: %v", errUnavailable, err)
+	}
+	return err
+}
+
 // get reads an object with a SHA-256 and of at most so many bytes.
 func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64) ([]byte, error) {
 	info, err := o.GetInfo(ctx, name)
 	switch {
-	case errors.Is(err, jetstream.ErrObjectNotFound), errors.Is(err, jetstream.ErrBadObjectMeta):
-		return nil, fmt.Errorf("%w: there is no %q", errBlob, name)
+	case errors.Is(err, jetstream.ErrObjectNotFound):
+		return nil, o.absent(ctx, name)
+	case errors.Is(err, jetstream.ErrBadObjectMeta):
+		return nil, fmt.Errorf("%w: %q is not described", errBlob, name)
 	case err != nil:
 		return nil, classify(err)
 	case info.Opts != nil && info.Opts.Link != nil:
@@ -102,12 +124,29 @@ func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64)
 	switch {
 	case whole && hasSum(data, sum):
 		return data, nil
-	case whole:
+	case whole && uint64(len(data)) >= info.Size:
 		return nil, fmt.Errorf("%w: %q has other bytes than SHA-256 %x", errBlob, name, sum)
 	case o.lacksParts(ctx, info):
 		return nil, fmt.Errorf("%w: parts of %q are missing", errBlob, name)
+	case whole:
+		return nil, fmt.Errorf("%w: %d bytes of %q, not %d", errShort, len(data), name, info.Size)
 	}
 	return nil, classify(err)
+}
+
+// absent is the error of an object that some replica does not have: the leader
+// knows whether there is one.
+func (o objects) absent(ctx context.Context, name string) error {
+	meta := fmt.Sprintf("$O.%s.M.%s", o.bucket, base64.URLEncoding.EncodeToString([]byte(name)))
+	e, err := readMessage(ctx, o.nc, o.api, "OBJ_"+o.bucket, messageRequest{LastFor: meta})
+	var info jetstream.ObjectInfo
+	switch {
+	case errors.Is(err, errNoEntry), err == nil && (json.Unmarshal(e.data, &info) != nil || info.Deleted):
+		return fmt.Errorf("%w: there is no %q", errBlob, name)
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%w: a server does not have %q yet", errUnavailable, name)
 }
 
 // read gives the bytes of an object, at most one more than there should be.

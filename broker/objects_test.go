@@ -17,9 +17,9 @@ import (
 // testObjects is an empty bucket of objects.
 func testObjects(t *testing.T) objects {
 	t.Helper()
-	_, js, _ := testServer(t)
+	_, js, nc := testServer(t)
 	s := must[jetstream.ObjectStore](t)(testAssets(1).ensureObjects(testContext(t), js, "leave-infos"))
-	return objects{s, js, "leave-infos"}
+	return objects{s, js, nc, "$JS.API.", "leave-infos"}
 }
 
 // An object that is not there, or not what it should be, says so at once and for
@@ -49,6 +49,10 @@ func TestUnusableObjects(t *testing.T) {
 		t.Fatalf("%d bytes, %v", len(got), err)
 	}
 	put("of another sum")
+	put("deleted")
+	if err := o.Delete(ctx, "deleted"); err != nil {
+		t.Fatal(err)
+	}
 	purge(put("no parts"), 0)
 	purge(put("fewer parts"), 1)
 	lie("fewer bytes than it says", func(i *jetstream.ObjectInfo) { i.Size++ })
@@ -64,7 +68,7 @@ func TestUnusableObjects(t *testing.T) {
 	}{
 		"absent": {sum, 1 << 20}, "good": {sum, uint64(len(data) - 1)}, "of another sum": {sha256Sum(nil), 1 << 20},
 		"no parts": {sum, 1 << 20}, "fewer parts": {sum, 1 << 20}, "parts that never were": {sum, 1 << 20}, "link": {sum, 1 << 20},
-		"more bytes than it says": {sum, 1 << 20}, "another digest, and fewer bytes": {sha256Sum(nil), 1 << 20},
+		"more bytes than it says": {sum, 1 << 20}, "deleted": {sum, 1 << 20},
 	} {
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		got, err := o.get(short, name, test.sum, test.limit)
@@ -72,6 +76,9 @@ func TestUnusableObjects(t *testing.T) {
 		if !errors.Is(err, errBlob) || got != nil {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
+	}
+	if _, err := o.get(ctx, "another digest, and fewer bytes", sha256Sum(nil), 1<<20); !errors.Is(err, errShort) || !isBroken(err) || isBroken(ofOurs(err)) {
+		t.Errorf("a lie, or a replica that lags: %v", err)
 	}
 	if got, err := o.get(ctx, "fewer bytes than it says", sum, 1<<20); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("of the right sum: %d bytes, %v", len(got), err)
@@ -118,11 +125,15 @@ func TestObjectsOutOfReach(t *testing.T) {
 		&jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"},
 	} {
 		for _, store := range []jetstream.ObjectStore{failing{o.ObjectStore, err}, reached{o.ObjectStore, err}} {
-			_, got := objects{store, o.js, o.bucket}.get(ctx, "info", sha256Sum(data), 1<<20)
+			_, got := objects{store, o.js, o.nc, o.api, o.bucket}.get(ctx, "info", sha256Sum(data), 1<<20)
 			if errors.Is(got, errBlob) || !errors.Is(got, errUnavailable) {
 				t.Errorf("%T, %v: %v", store, err, got)
 			}
 		}
+	}
+	lags := failing{o.ObjectStore, jetstream.ErrObjectNotFound} // a replica, not the leader
+	if _, err := (objects{lags, o.js, o.nc, o.api, o.bucket}).get(ctx, "info", sha256Sum(data), 1<<20); !errors.Is(err, errUnavailable) {
+		t.Errorf("a replica that lags: %v", err)
 	}
 	short, cancel := context.WithCancel(ctx)
 	cancel()

@@ -21,11 +21,9 @@ const (
 	rebuildDone  = "done"
 )
 
-// ensureLedger makes the bucket of the ledger or compares it, and fills a new
-// one.
+// ensureLedger makes the bucket of the ledger or compares it, and fills one that
+// does not say that it is whole: whoever made it, and whatever was stored since.
 func (b *Broker) ensureLedger(ctx context.Context, a assets) error {
-	_, err := b.js.KeyValue(ctx, a.names.ledgerBucket())
-	isNew := isNotFound(err)
 	kv, err := a.ensureBucket(ctx, b.js, a.ledgerConfig())
 	if err != nil {
 		return err
@@ -33,8 +31,8 @@ func (b *Broker) ensureLedger(ctx context.Context, a assets) error {
 	b.records = records{kv: kv, nc: b.nc, api: b.api}
 	b.ledger = b.records
 	state, rev, err := b.records.read(ctx, rebuildKey)
-	if err != nil || string(state) == rebuildDone || !isNew && state == nil {
-		return err // or it is older than this mark
+	if err != nil || string(state) == rebuildDone {
+		return err
 	}
 	if state == nil {
 		if rev, err = b.records.write(ctx, rebuildKey, []byte(rebuildBegun), rev); err != nil {
@@ -65,8 +63,8 @@ func (b *Broker) rebuild(ctx context.Context, g *streamGroup) error {
 	}
 	found := map[groupKey]bool{}
 	for subject := range info.State.Subjects {
-		if k, _, err := g.names.parseLog(subject); err == nil && b.tenants[k.tenant] != nil {
-			found[k] = true
+		if k, _, err := g.names.parseLog(subject); err == nil {
+			found[k] = true // also of a tenant that is served again later, or elsewhere
 		}
 	}
 	if len(found) > 0 {
@@ -85,6 +83,9 @@ func (b *Broker) rebuild(ctx context.Context, g *streamGroup) error {
 // purged below those that were in it.
 func (b *Broker) refuseLostSnapshots(ctx context.Context, a assets) error {
 	_, err := b.js.KeyValue(ctx, a.names.snapshotBucket())
+	if err == nil {
+		return b.refuseLostBlobs(ctx, a)
+	}
 	if !isNotFound(err) {
 		return wrapAsset(err, "bucket", a.names.snapshotBucket())
 	}
@@ -100,6 +101,27 @@ func (b *Broker) refuseLostSnapshots(ctx context.Context, a assets) error {
 			return &AssetError{"bucket", a.names.snapshotBucket(), []string{fmt.Sprintf(
 				"does not exist, and stream %q was purged of what was in it: restore both of one time", g.names.logStream())}}
 		}
+	}
+	return nil
+}
+
+// refuseLostBlobs refuses to make the bucket of the broker's own objects beside
+// snapshots and logs that may refer to what was in it.
+func (b *Broker) refuseLostBlobs(ctx context.Context, a assets) error {
+	_, err := b.js.ObjectStore(ctx, a.names.blobBucket())
+	if !isNotFound(err) {
+		return wrapAsset(err, "object store", a.names.blobBucket())
+	}
+	for _, g := range b.groups {
+		_, err := g.store.readLast(ctx, g.names.logOfAll())
+		if errors.Is(err, errNoEntry) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return wrapAsset(err, "stream", g.names.logStream())
+		}
+		return &AssetError{"object store", a.names.blobBucket(), []string{fmt.Sprintf(
+			"does not exist, and stream %q may refer to what was in it: restore both of one time; if no group was ever too large for a message, make it", g.names.logStream())}}
 	}
 	return nil
 }

@@ -119,14 +119,25 @@ func (b snapshotBucket) get(ctx context.Context, k groupKey) (snapshot, error) {
 	s.rev, s.state = rev, rest
 	if where == snapshotBlob {
 		s.state, err = b.blobs.get(ctx, blobName(k, rest), rest, maxBlobBytes)
+		err = ofOurs(err)
 		if errors.Is(err, errBlob) {
-			err = fmt.Errorf("%w: %v", errSnapshot, err)
+			err = b.lostBlob(ctx, k, rev, err)
 		}
 	}
 	if err != nil {
 		return s, fmt.Errorf("snapshot %s: %w", k, err)
 	}
 	return s, nil
+}
+
+// lostBlob is the error of a snapshot whose blob is not there: it is if another
+// snapshot has taken its place meanwhile.
+func (b snapshotBucket) lostBlob(ctx context.Context, k groupKey, rev uint64, why error) error {
+	now, err := b.revision(ctx, k)
+	if err == nil && now != rev {
+		return errCompacted
+	}
+	return errors.Join(fmt.Errorf("%w: %v", errSnapshot, why), err)
 }
 
 func (b snapshotBucket) put(ctx context.Context, k groupKey, s snapshot, rev uint64) (uint64, error) {

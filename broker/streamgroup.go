@@ -111,16 +111,16 @@ const valueRoom = 4 << 10
 
 // ensureSnapshots makes or compares the buckets of snapshots and objects.
 func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
-	kv, err := a.ensureBucket(ctx, b.js, a.snapshotConfig())
-	if err != nil {
-		return err
-	}
 	for bucket, store := range map[string]*objects{b.names.blobBucket(): &b.blobs, b.names.infoBucket(): &b.infos} {
 		s, err := a.ensureObjects(ctx, b.js, bucket)
 		if err != nil {
 			return err
 		}
-		*store = objects{s, b.js, bucket}
+		*store = objects{s, b.js, b.nc, b.api, bucket}
+	}
+	kv, err := a.ensureBucket(ctx, b.js, a.snapshotConfig())
+	if err != nil {
+		return err
 	}
 	b.snapshots = snapshotBucket{
 		records: records{kv: kv, nc: b.nc, api: b.api}, blobs: b.blobs, inline: int(b.nc.MaxPayload()) - valueRoom,

@@ -158,7 +158,8 @@ type Embedded struct {
 }
 
 // Limits bounds inputs; what is above is refused as too_large, an object as
-// object.
+// object. A group is loaded by the limits of the time: they can be raised, but
+// lowered only to what nothing in the logs exceeds.
 type Limits struct {
 	// IntentBytes is the largest intent in bytes, as an MLSMessage; at least
 	// 1KiB and at most message_bytes. Default: 16KiB.
