@@ -239,7 +239,8 @@ func TestPostponedSurvivesRestarts(t *testing.T) {
 			w.awaitOutput(w.epoch(), 2)
 			w.eventually("the mark is gone", func() bool {
 				value, _, err := w.broker.records.read(ctx, owedKeyPrefix+w.key().String())
-				return err == nil && value == nil
+				_, owed := w.broker.owed.Load(w.key())
+				return err == nil && value == nil && !owed
 			})
 			if test.lost != "" && !f.wasHit() {
 				t.Error("the fault was not reached")

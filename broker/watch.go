@@ -146,10 +146,12 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 // folded: it is open whatever its entry says, so the mark has no revision that
 // would order it among those of entries.
 func (b *Broker) readMark(k groupKey, v jetstream.KeyValueEntry) {
-	if v.Operation() == jetstream.KeyValuePut {
-		b.owed.Store(k, true)
-		b.tellOpen(k, true, 0)
+	if v.Operation() != jetstream.KeyValuePut {
+		b.owed.CompareAndDelete(k, true)
+		return
 	}
+	b.owed.Store(k, true)
+	b.tellOpen(k, true, 0)
 }
 
 // tellOpen tells the owner of a group what the ledger says of it.
