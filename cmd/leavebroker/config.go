@@ -27,7 +27,7 @@ func loadConfig(path string) (*config.Config, error) {
 	}
 	for i := range cfg.Tenants {
 		if _, err := tenantRegistry(&cfg.Tenants[i]); err != nil {
-			return nil, &exitError{code: exitConfig, err: fmt.Errorf("tenants[%d].code_points: %w", i, err)}
+			return nil, &exitError{code: exitConfig, err: fmt.Errorf("tenants[%d]: %w", i, err)}
 		}
 	}
 	return cfg, nil

@@ -102,7 +102,7 @@ func (g *groupState) ownLeaf(signer mlscore.Signer) (mlscore.LeafIndex, error) {
 const suiteNumbers = "1 to 7, or 0xf001 to 0xf00b (post-quantum)"
 
 // memberSuiteNumbers are those that package member can use.
-const memberSuiteNumbers = "1 to 7, 0xf001, 0xf002, or 0xf006 to 0xf00b (post-quantum)"
+const memberSuiteNumbers = "1 to 7, or 0xf001, 0xf002, 0xf006 to 0xf00b"
 
 // suiteNumber is the number of a suite as people write it: those of private
 // use in hex.
