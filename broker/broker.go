@@ -294,7 +294,7 @@ func (o *owner) wakeOpen(ctx context.Context) {
 // wake looks at a group, and again later if that fails.
 func (b *Broker) wake(k groupKey) {
 	err := b.owner(k).wake(b.work, k)
-	if err != nil && b.work.Err() == nil {
+	if err != nil && !errors.Is(err, errTroubled) && b.work.Err() == nil { // an operator takes longer
 		b.log.Warn("a group is looked at again later", zap.Stringer("group", k), zap.Error(err))
 		b.timers.sooner(k, b.opts.Clock().Add(wakeAgain))
 	}

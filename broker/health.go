@@ -180,12 +180,13 @@ func (b *Broker) paid(ctx context.Context, h *history) error {
 		return nil
 	}
 	k := h.group.key
-	if marked, _ := b.owed.Load(k); marked == true {
+	marked, _ := b.owed.Load(k)
+	if marked == true {
 		if err := b.write("mark", func() error { return b.ledger.owe(ctx, k, false) }); err != nil {
 			return err
 		}
 	}
-	b.owed.Delete(k)
+	b.owed.CompareAndDelete(k, marked)
 	return nil
 }
 

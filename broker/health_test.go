@@ -182,14 +182,15 @@ func TestDamagedSnapshot(t *testing.T) {
 // start after it came, also where the ledger says that the group has nothing to do.
 func TestPostponedSurvivesRestarts(t *testing.T) {
 	for _, test := range []struct {
-		mended, lost string
-		nth          int // such write
+		bad, mended, lost string
+		nth               int // such write
 	}{
-		{"while it runs", "", 0}, {"while nobody runs", "", 0},
-		{"while nobody runs", "mark", 1}, {"while nobody runs", "mark reply", 1}, {"while nobody runs", "mark", 2}, {"while nobody runs", "mark reply", 2},
+		{"snapshot", "while it runs", "", 0}, {"snapshot", "while nobody runs", "", 0}, {"entry", "while nobody runs", "", 0}, {"entry", "while it runs", "", 0},
+		{"snapshot", "while nobody runs", "mark", 1}, {"snapshot", "while nobody runs", "mark reply", 1},
+		{"snapshot", "while nobody runs", "mark", 2}, {"snapshot", "while nobody runs", "mark reply", 2},
 	} {
 		mended := test.mended
-		t.Run(fmt.Sprintf("%s %s %d", mended, test.lost, test.nth), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s %s %s %d", test.bad, mended, test.lost, test.nth), func(t *testing.T) {
 			f := &fault{step: test.lost, n: test.nth}
 			w := newWorld(t, func(o *Options) {
 				compactsSoon(o)
@@ -210,28 +211,35 @@ func TestPostponedSurvivesRestarts(t *testing.T) {
 				entry := must[ledgerEntry](t)(w.broker.ledger.get(ctx, w.key()))
 				return !entry.Open && len(w.broker.open.list()) == 0
 			})
-			bucket := w.broker.snapshots.(snapshotBucket)
-			good, rev, err := bucket.read(ctx, w.key().String())
+			bucket := func() records { return w.broker.snapshots.(snapshotBucket).records }
+			reason := troubleSnapshot
+			if test.bad == "entry" {
+				bucket, reason = func() records { return w.broker.records }, troubleEntry
+			}
+			good, rev, err := bucket().read(ctx, w.key().String())
 			if err != nil {
 				t.Fatal(err)
 			}
 			bad := bytes.Clone(good)
 			bad[len(bad)/2] ^= 1
-			rev = must[uint64](t)(bucket.kv.Update(ctx, w.key().String(), bad, rev))
+			if test.bad == "entry" {
+				bad = good[:len(good)/2]
+			}
+			rev = must[uint64](t)(bucket().kv.Update(ctx, w.key().String(), bad, rev))
 			second := w.leave(2, intents.SenderRemovalOnly)
 			w.publish(kindIntent, second)
-			w.awaitTrouble(w.key(), troubleSnapshot)
+			w.awaitTrouble(w.key(), reason)
 			w.noWork() // the intent is acknowledged
 			if mended == "while nobody runs" {
 				w.stop()
-				w.withServer(w.broker.names.snapshotBucket(), func(kv jetstream.KeyValue) {
+				w.withServer(bucket().kv.Bucket(), func(kv jetstream.KeyValue) {
 					must[uint64](t)(kv.Update(ctx, w.key().String(), good, rev))
 				})
 				w.start()
 			} else {
 				w.restart()
 				w.eventually("the trouble is known again", func() bool { return len(w.broker.Troubles()) > 0 })
-				must[uint64](t)(w.broker.snapshots.(snapshotBucket).kv.Update(ctx, w.key().String(), good, rev))
+				must[uint64](t)(bucket().kv.Update(ctx, w.key().String(), good, rev))
 				w.lookNow()
 				w.awaitMended()
 			}

@@ -47,8 +47,6 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 	if err != nil {
 		return &refusal{reasonObject, err.Error()}
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
-	defer cancel()
 	own := blobName(r.key, sum)
 	data, err := b.blobs.get(ctx, own, sum, uint64(b.opts.Limits.ObjectBytes))
 	if !errors.Is(err, errBlob) {
@@ -93,7 +91,8 @@ const maxBlobBytes = 2 << 30
 var errBlob = errors.New("the object cannot be used")
 
 // errShort: fewer bytes of an object came than there should be, though all its
-// parts are there. A replica lags behind, or the object was stored with a lie.
+// parts are there. A replica lags behind, or is slow; or the object was stored with
+// a lie, and never comes.
 var errShort = errors.New("an object is shorter than it says")
 
 // ofOurs is an error about an object that the broker has stored itself.
@@ -106,6 +105,8 @@ func ofOurs(err error) error {
 
 // get reads an object with a SHA-256 and of at most so many bytes.
 func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
+	defer cancel()
 	info, err := o.GetInfo(ctx, name)
 	switch {
 	case errors.Is(err, jetstream.ErrObjectNotFound):
@@ -119,6 +120,12 @@ func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64)
 	case info.Size > limit:
 		return nil, fmt.Errorf("%w: %q has %d bytes, at most %d", errBlob, name, info.Size, limit)
 	}
+	if _, err := jetstream.DecodeObjectDigest(info.Digest); err != nil {
+		return nil, fmt.Errorf("%w: %q: %v", errBlob, name, err)
+	}
+	if o.lacksParts(ctx, info) {
+		return nil, fmt.Errorf("%w: parts of %q are missing", errBlob, name)
+	}
 	data, err := o.read(ctx, name, info.Size)
 	whole := err == nil || errors.Is(err, jetstream.ErrDigestMismatch) && ctx.Err() == nil
 	switch {
@@ -126,9 +133,9 @@ func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64)
 		return data, nil
 	case whole && uint64(len(data)) >= info.Size:
 		return nil, fmt.Errorf("%w: %q has other bytes than SHA-256 %x", errBlob, name, sum)
-	case o.lacksParts(ctx, info):
-		return nil, fmt.Errorf("%w: parts of %q are missing", errBlob, name)
-	case whole:
+	case errors.Is(err, errUnavailable):
+		return nil, err
+	case whole, errors.Is(err, nats.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return nil, fmt.Errorf("%w: %d bytes of %q, not %d", errShort, len(data), name, info.Size)
 	}
 	return nil, classify(err)
@@ -153,17 +160,18 @@ func (o objects) absent(ctx context.Context, name string) error {
 func (o objects) read(ctx context.Context, name string, size uint64) ([]byte, error) {
 	r, err := o.Get(ctx, name)
 	if err != nil {
-		return nil, err
+		return nil, classify(err)
 	}
 	defer r.Close()
 	return io.ReadAll(io.LimitReader(r, int64(size)+1))
 }
 
 // lacksParts says whether less is stored of an object than it says: reading it
-// waits for the rest in vain.
+// would wait for the rest in vain.
 func (o objects) lacksParts(ctx context.Context, info *jetstream.ObjectInfo) bool {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout) // the time for reading is over
-	defer cancel()
+	if info.Size == 0 {
+		return false
+	}
 	s, err := o.js.Stream(ctx, "OBJ_"+o.bucket)
 	if err != nil {
 		return false
@@ -181,6 +189,8 @@ func hasSum(data, sum []byte) bool {
 // put stores an object under a name that its bytes decide. One that is there may
 // be damaged.
 func (o objects) put(ctx context.Context, name string, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*apiTimeout)
+	defer cancel()
 	_, err := o.PutBytes(ctx, name, data)
 	return classify(err)
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"leavebroker/intents"
 )
 
 // testObjects is an empty bucket of objects.
@@ -60,6 +62,7 @@ func TestUnusableObjects(t *testing.T) {
 	lie("another digest, and fewer bytes", func(i *jetstream.ObjectInfo) {
 		i.Size, i.Digest = i.Size+1, "SHA-256="+base64.URLEncoding.EncodeToString(sha256Sum(nil))
 	})
+	lie("no digest", func(i *jetstream.ObjectInfo) { i.Digest = "none" })
 	lie("parts that never were", func(i *jetstream.ObjectInfo) { i.NUID, i.Chunks = "nowhere", 0 })
 	must[*jetstream.ObjectInfo](t)(o.AddLink(ctx, "link", must[*jetstream.ObjectInfo](t)(o.GetInfo(ctx, "good"))))
 	for name, test := range map[string]struct {
@@ -68,7 +71,7 @@ func TestUnusableObjects(t *testing.T) {
 	}{
 		"absent": {sum, 1 << 20}, "good": {sum, uint64(len(data) - 1)}, "of another sum": {sha256Sum(nil), 1 << 20},
 		"no parts": {sum, 1 << 20}, "fewer parts": {sum, 1 << 20}, "parts that never were": {sum, 1 << 20}, "link": {sum, 1 << 20},
-		"more bytes than it says": {sum, 1 << 20}, "deleted": {sum, 1 << 20},
+		"more bytes than it says": {sum, 1 << 20}, "deleted": {sum, 1 << 20}, "no digest": {sum, 1 << 20},
 	} {
 		short, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
 		got, err := o.get(short, name, test.sum, test.limit)
@@ -140,4 +143,34 @@ func TestObjectsOutOfReach(t *testing.T) {
 	if _, err := o.get(short, "info", sha256Sum(data), 1<<20); !errors.Is(err, context.Canceled) || verbFor(fmt.Errorf("x: %w", err)) != verbLeave {
 		t.Errorf("while shutting down: %v", err)
 	}
+}
+
+// A copy of the broker's own that is damaged is made again where the delivery
+// service still has the object.
+func TestDamagedCopyOfAGroupInfo(t *testing.T) {
+	w := newWorld(t, nil)
+	w.create("alice", "bob", "carol")
+	info := must[[]byte](t)(w.any().GroupInfo())
+	ctx := testContext(t)
+	infos := must[jetstream.ObjectStore](t)(w.js.ObjectStore(ctx, w.broker.names.infoBucket()))
+	must[*jetstream.ObjectInfo](t)(infos.PutBytes(ctx, "info", info))
+	w.reference("info", sumOf(info))
+	w.noWork()
+	sum := sha256Sum(info)
+	own := must[*jetstream.ObjectInfo](t)(w.broker.blobs.GetInfo(ctx, blobName(w.key(), sum)))
+	parts := must[jetstream.Stream](t)(w.js.Stream(ctx, "OBJ_"+w.broker.names.blobBucket()))
+	if err := parts.Purge(ctx, jetstream.WithPurgeSubject("$O."+w.broker.names.blobBucket()+".C."+own.NUID)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.broker.blobs.get(ctx, own.Name, sum, 1<<20); !errors.Is(err, errBlob) {
+		t.Fatalf("a copy without parts: %v", err)
+	}
+	w.reference("info", sumOf(info))
+	w.noWork()
+	if _, err := w.broker.blobs.get(ctx, own.Name, sum, 1<<20); err != nil {
+		t.Errorf("the copy is not made again: %v", err)
+	}
+	w.empty(0)
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	w.awaitOutput(w.epoch(), 1)
 }

@@ -102,7 +102,7 @@ func (b *Broker) refuseLostSnapshots(ctx context.Context, a assets) error {
 				"does not exist, and stream %q was purged of what was in it: restore both of one time", g.names.logStream())}}
 		}
 	}
-	return nil
+	return b.refuseLostBlobs(ctx, a)
 }
 
 // refuseLostBlobs refuses to make the bucket of the broker's own objects beside

@@ -134,10 +134,13 @@ func (b snapshotBucket) get(ctx context.Context, k groupKey) (snapshot, error) {
 // snapshot has taken its place meanwhile.
 func (b snapshotBucket) lostBlob(ctx context.Context, k groupKey, rev uint64, why error) error {
 	now, err := b.revision(ctx, k)
-	if err == nil && now != rev {
+	if err != nil {
+		return err
+	}
+	if now != rev {
 		return errCompacted
 	}
-	return errors.Join(fmt.Errorf("%w: %v", errSnapshot, why), err)
+	return fmt.Errorf("%w: %v", errSnapshot, why)
 }
 
 func (b snapshotBucket) put(ctx context.Context, k groupKey, s snapshot, rev uint64) (uint64, error) {

@@ -139,12 +139,13 @@ func (b *Broker) readLedger(v jetstream.KeyValueEntry, fresh bool) {
 		return
 	}
 	b.settled(k)
-	b.tellOpen(k, r.Open, v.Revision())
+	marked, _ := b.owed.Load(k)
+	b.tellOpen(k, r.Open || marked == true, v.Revision())
 }
 
 // readMark takes the mark of a group whose inputs were acknowledged and not
-// folded: it is open whatever its entry says, so the mark has no revision that
-// would order it among those of entries.
+// folded: it is open whatever its entry says, before it or after, so the mark has
+// no revision that would order it among those of entries.
 func (b *Broker) readMark(k groupKey, v jetstream.KeyValueEntry) {
 	if v.Operation() != jetstream.KeyValuePut {
 		b.owed.CompareAndDelete(k, true)
@@ -193,7 +194,7 @@ func (o *owner) adoptNow(ctx context.Context, k groupKey) {
 	}
 	entry, err := o.b.ledger.get(ctx, k)
 	if _, owed := o.b.owed.LoadOrStore(k, false); err == nil && !entry.Open && !owed {
-		o.b.owed.Delete(k)
+		o.b.owed.CompareAndDelete(k, false)
 		return
 	}
 	o.b.open.set(k, true, 1, max(entry.rev, rev.(uint64)))

@@ -40,7 +40,8 @@ func newConfigCheck() *cobra.Command {
 		Short: "Say whether a configuration is valid, without starting anything",
 		Long: `Reads the configuration as serve would: the file if there is one, and LEAVEBROKER_
 variables of the environment over it. Every problem is printed on standard
-error, with its file and line. Contexts, keys, sockets and stores are not
+error, with its file and line, or else the first one between a tenant's numbers.
+Contexts, keys, sockets and stores are not
 opened.
 
 Exit codes: 0 valid, 78 not valid, 2 the file cannot be read.`,
