@@ -38,7 +38,7 @@ func parseSum(b []byte) ([]byte, error) {
 
 // resolve puts the object that an input refers to in place of the reference. The
 // error is a *refusal if there is none that can be used. With keep, the broker
-// makes its own copy.
+// makes its own copy; without, it has one of everything that it has accepted.
 func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 	if r.object == "" || r.kind != kindInfo {
 		return nil
@@ -55,12 +55,11 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 		}
 		return ofOurs(err)
 	}
-	data, err = b.infos.get(ctx, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
-	if errors.Is(err, errBlob) {
-		return &refusal{reasonObject, fmt.Sprintf("%v; put the GroupInfo into %s and publish its reference again", err, b.names.infoBucket())}
+	if keep || !errors.Is(err, errAbsent) { // else it was refused
+		data, err = b.infos.get(ctx, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
 	}
-	if !keep {
-		err = ofOurs(err) // it was read before
+	if errors.Is(err, errBlob) || !keep && errors.Is(err, errShort) {
+		return &refusal{reasonObject, fmt.Sprintf("%v; put the GroupInfo into %s and publish its reference again", err, b.names.infoBucket())}
 	}
 	if err == nil && keep {
 		err = b.write("blob", func() error { return b.blobs.put(ctx, own, data) })
@@ -89,6 +88,9 @@ const maxBlobBytes = 2 << 30
 // errBlob: an object is not there, or is not what was promised. It is given where
 // that is sure only: what depends on an object is refused for it.
 var errBlob = errors.New("the object cannot be used")
+
+// errAbsent: there is no object of that name.
+var errAbsent = fmt.Errorf("%w: it is not there", errBlob)
 
 // errShort: fewer bytes of an object came than there should be, though all its
 // parts are there. A replica lags behind, or is slow; or the object was stored with
@@ -149,7 +151,7 @@ func (o objects) absent(ctx context.Context, name string) error {
 	var info jetstream.ObjectInfo
 	switch {
 	case errors.Is(err, errNoEntry), err == nil && (json.Unmarshal(e.data, &info) != nil || info.Deleted):
-		return fmt.Errorf("%w: there is no %q", errBlob, name)
+		return fmt.Errorf("%w: %q", errAbsent, name)
 	case err != nil:
 		return err
 	}

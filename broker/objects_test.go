@@ -173,4 +173,18 @@ func TestDamagedCopyOfAGroupInfo(t *testing.T) {
 	w.empty(0)
 	w.submit(w.leave(1, intents.SenderRemovalOnly))
 	w.awaitOutput(w.epoch(), 1)
+
+	// What was refused stays so when the group is loaded, whatever is there by then.
+	late := append(bytes.Clone(info), 0)
+	missing := w.reference("late", sumOf(late))
+	w.await("no object", func(e event) bool { return e.Seq == missing && e.Reason == reasonObject })
+	must[*jetstream.ObjectInfo](t)(infos.PutBytes(ctx, "late", late))
+	r := must[*received](t)(w.broker.byTenant[w.tenant].inbound.receive(must[entry](t)(w.store().readLast(ctx, w.store().names.log(w.key(), kindInfo)))))
+	var why *refusal
+	if err := w.broker.resolve(ctx, r, false); !errors.As(err, &why) {
+		t.Errorf("it is read: %v", err)
+	}
+	w.restart()
+	w.empty(0)
+	w.awaitOutput(w.epoch(), 1)
 }
