@@ -192,20 +192,23 @@ var errReset = errors.New("the consumer was reset")
 
 // claim makes this instance the owner of the partition, and gives errReset if
 // the consumer goes back: then messages come again, and the one in hand, if any,
-// is not worked on. Without one in hand, the partition has to be free. The caller
-// holds work.
-func (o *owner) claim(ctx context.Context, inHand bool) error {
+// is not worked on, nor if the consumer has gone back before it meanwhile. With
+// none in hand, 0, the partition has to be free. The caller holds work.
+func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	old, rev, err := o.b.ledger.owner(ctx, o.group.names.ownerKey(o.number))
 	if err != nil {
 		return err
 	}
-	if !inHand && rev != 0 && !o.b.isFree(old) {
+	if inHand == 0 && rev != 0 && !o.b.isFree(old) {
 		o.observe(old, rev) // the watch of the ledger lags
 		return errConflict
 	}
 	at, err := o.feed.progress(ctx)
 	if err != nil {
 		return err
+	}
+	if inHand != 0 && at.passedOver(inHand) {
+		return errNotOurs // a server that was killed may deliver again what is before it
 	}
 	floor := at.floor
 	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(max(old.Position, logStart), floor)}
@@ -219,7 +222,7 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 		return err
 	}
 	// What the last owner had in hand is delivered at once, not after the ack wait.
-	again := next.Position != floor || !inHand && at.inHand > 0
+	again := next.Position != floor || inHand == 0 && at.inHand > 0
 	if again {
 		if err := o.reset(ctx, next.Position); err != nil {
 			return err // what lies between is not passed over: the partition is not held
@@ -227,7 +230,7 @@ func (o *owner) claim(ctx context.Context, inHand bool) error {
 	}
 	o.forget()
 	o.position, o.redo, o.pin = next.Position, floor, ""
-	if !inHand {
+	if inHand == 0 {
 		o.lostPin = "" // what is delivered now is for this instance, by any pin
 	}
 	if !o.hold() {

@@ -57,11 +57,11 @@ func TestLateInstanceTakesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.broker.members.hear(heartbeat{Instance: "another", Started: 1}, time.Now())
-	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+	if err := o.claim(ctx, 0); !errors.Is(err, errConflict) || o.holds.Load() {
 		t.Errorf("the partition of one that lives: %v", err)
 	}
 	w.broker.members.hear(heartbeat{Instance: "another", Started: 1, Leaving: true}, time.Now())
-	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+	if err := o.claim(ctx, 0); !errors.Is(err, errConflict) || o.holds.Load() {
 		t.Errorf("the partition of one that leaves and has not given it up: %v", err)
 	}
 }
@@ -244,7 +244,7 @@ func TestClaimWithoutReset(t *testing.T) {
 			o, ctx := w.broker.all[0], testContext(t)
 			done := o.begin()
 			w.losePartition(o, 1)
-			if err := o.claim(ctx, false); err == nil || errors.Is(err, errReset) || o.holds.Load() {
+			if err := o.claim(ctx, 0); err == nil || errors.Is(err, errReset) || o.holds.Load() {
 				t.Errorf("a claim whose reset is lost: %v, holds %v", err, o.holds.Load())
 			}
 			done()

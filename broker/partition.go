@@ -192,7 +192,7 @@ func (o *owner) claimFree() error {
 	if o.holds.Load() {
 		return nil
 	}
-	err := o.claim(o.b.work, false)
+	err := o.claim(o.b.work, 0)
 	if errors.Is(err, errReset) || errors.Is(err, errConflict) {
 		return nil // messages come again; or another instance was first
 	}
@@ -297,7 +297,7 @@ func (o *owner) takeOver(ctx context.Context, pin string, at jetstream.SequenceP
 			return err
 		}
 	}
-	if err := o.claim(ctx, true); err != nil {
+	if err := o.claim(ctx, at.Stream); err != nil {
 		return err
 	}
 	o.pin = pin

@@ -56,6 +56,32 @@ func TestFailedAcknowledgementIsDone(t *testing.T) {
 	}
 }
 
+// goesBack is a consumer that is further on at first than from then on.
+type goesBack struct {
+	feed
+	asked int
+}
+
+func (f *goesBack) progress(context.Context) (progress, error) {
+	if f.asked++; f.asked == 1 {
+		return progress{floor: 2, newest: 3, inHand: 1}, nil
+	}
+	return progress{floor: 1, newest: 1}, nil
+}
+
+// A server that is killed while a partition is taken over may forget what was
+// acknowledged: the message in hand is not worked on then, as one before it comes
+// again, which nobody here has folded.
+func TestConsumerGoesBackDuringATakeover(t *testing.T) {
+	_, in := simAlone(t)
+	f := &goesBack{feed: in.o.feed}
+	in.o.feed = f
+	err := in.o.takeOver(context.Background(), "pin", jetstream.SequencePair{Stream: 3, Consumer: 1})
+	if !errors.Is(err, errNotOurs) || in.o.holds.Load() || f.asked != 2 {
+		t.Errorf("%v, holds %t, asked %d times", err, in.o.holds.Load(), f.asked)
+	}
+}
+
 // Events are dropped after they could not be stored often, not because their input
 // was delivered often for other reasons.
 func TestEventsAreTriedOften(t *testing.T) {

@@ -110,7 +110,7 @@ func TestClaimedAtOnceByAnother(t *testing.T) {
 		w.eventually("the other's claim is read", func() bool { return o.sawRevision(ctx, rev, 0) })
 	}
 	o.holds.Store(false)
-	if err := o.claim(ctx, false); !errors.Is(err, errConflict) || o.holds.Load() {
+	if err := o.claim(ctx, 0); !errors.Is(err, errConflict) || o.holds.Load() {
 		t.Errorf("claimed: %v, holds %t", err, o.holds.Load())
 	}
 	done()
@@ -129,7 +129,7 @@ func TestLostAndTakenAgain(t *testing.T) {
 	done := o.begin()
 	o.holds.Store(false)
 	o.lost.Store(true)
-	if err := o.claim(testContext(t), false); err != nil && !errors.Is(err, errReset) {
+	if err := o.claim(testContext(t), 0); err != nil && !errors.Is(err, errReset) {
 		t.Fatal(err)
 	}
 	if !o.holds.Load() || o.lost.Load() {
@@ -160,7 +160,7 @@ func TestBackToTheStart(t *testing.T) {
 	o, ctx := w.broker.all[0], testContext(t)
 	done := o.begin()
 	w.losePartition(o, 0)
-	if err := o.claim(ctx, false); !errors.Is(err, errReset) || o.position != logStart || o.recorded.Position != logStart {
+	if err := o.claim(ctx, 0); !errors.Is(err, errReset) || o.position != logStart || o.recorded.Position != logStart {
 		t.Errorf("a claim from the start: %v, position %d", err, o.position)
 	}
 	done()
