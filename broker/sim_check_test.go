@@ -272,7 +272,7 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 	if !step.sure || w.reused || s.authority.wronged[w.id] || len(s.authority.wronged) > 0 && r.Reason == intents.ReasonSoleMember {
 		return
 	}
-	if w.doubtful && r.State == intents.StateHeld && r.Reason == intents.ReasonGap && !s.decided(w) {
+	if (w.doubtful || s.liedAway(w)) && r.State == intents.StateHeld && r.Reason == intents.ReasonGap && !s.decided(w) {
 		s.counts.doubtful++
 		return
 	}
@@ -295,6 +295,24 @@ func (s *simulation) checkWish(w *simWish, step *simStep) {
 			s.fail("at rest the removal of leaf %d, for intent %s (%s %s), is not out in epoch %d", leaf, short(w.id), r.State, r.Reason, step.epoch)
 		}
 	}
+}
+
+// liedAway says whether a lie showed a group without the one who leaves: where the
+// commits are missing that would show that nothing was true of it, its leaf may have
+// come back.
+func (s *simulation) liedAway(w *simWish) bool {
+	for epoch, lies := range s.script.lies {
+		for _, lie := range lies {
+			isThere := false
+			for _, at := range lie {
+				isThere = isThere || at.id == w.who
+			}
+			if epoch >= w.from && !isThere {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // decided says whether an operator has decided about an intent.
