@@ -175,8 +175,8 @@ func (b *Broker) purge(ctx context.Context, k groupKey, s snapshot) error {
 	return nil
 }
 
-// dropInfoBlobs deletes the copies of GroupInfos whose references are purged, all of
-// them. What cannot be deleted takes room, no more.
+// dropInfoBlobs deletes the copies of GroupInfos to which nothing refers when what
+// is below a sequence is purged. What cannot be deleted takes room, no more.
 func (b *Broker) dropInfoBlobs(ctx context.Context, k groupKey, below uint64) error {
 	g := b.at(k)
 	isUsed := map[string]bool{}

@@ -10,7 +10,8 @@
 //	embedded.go   the NATS server in this process
 //	conn.go       the connection to a server elsewhere
 //	streams.go    the streams, consumers and buckets: made, or compared
-//	streamgroup.go  one stream of logs and those who work on it; tenant.go
+//	streamgroup.go  one stream of logs and those who work on it
+//	tenant.go     a tenant as it is served
 //	members.go    which instances live; ownership.go: which works on a partition
 //	inbound.go    a stored message -> an input of the fold
 //	store.go      reads and writes the log

@@ -90,20 +90,7 @@ func TestPermissions(t *testing.T) {
 		Tenants: []broker.Tenant{{Name: "acme", Signers: []mlscore.Signer{signer}}},
 	})
 	check(t, err)
-	running, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- b.Run(running) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	for begin := time.Now(); b.Ready() != nil; time.Sleep(5 * time.Millisecond) {
-		if time.Since(begin) > waitFor {
-			t.Fatal(errors.Join(errors.New("not ready"), b.Ready()))
-		}
-	}
+	run(t, b)
 
 	service, err := delivery.New(connect("delivery"), "leave", "acme")
 	check(t, err)

@@ -121,7 +121,7 @@ func (b *Broker) refuseLostBlobs(ctx context.Context, a assets) error {
 			return wrapAsset(err, "stream", g.names.logStream())
 		}
 		return &AssetError{"object store", a.names.blobBucket(), []string{fmt.Sprintf(
-			"does not exist, and stream %q may refer to what was in it: restore both of one time; if no group was ever too large for a message, make it", g.names.logStream())}}
+			"does not exist, and stream %q may refer to what was in it: restore both of one time; if no group was ever too large for a message, make it (nats object add %s)", g.names.logStream(), a.names.blobBucket())}}
 	}
 	return nil
 }

@@ -174,13 +174,22 @@ func serve(t *testing.T, signer mlscore.Signer) *delivery.Service {
 		Tenants: []broker.Tenant{{Name: "default", Signers: []mlscore.Signer{signer}}},
 	})
 	check(t, err)
+	run(t, b)
+	nc, err := b.Connect(nats.Name("delivery service"))
+	check(t, err)
+	t.Cleanup(nc.Close)
+	ds, err := delivery.New(nc, "leave", "default")
+	check(t, err)
+	return ds
+}
+
+// run runs a broker until the test ends, and returns when it is ready.
+func run(t *testing.T, b *broker.Broker) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
-	nc, err := b.Connect(nats.Name("delivery service"))
-	check(t, err)
 	t.Cleanup(func() {
-		nc.Close()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
@@ -191,9 +200,6 @@ func serve(t *testing.T, signer mlscore.Signer) *delivery.Service {
 			t.Fatal(errors.Join(errors.New("not ready"), b.Ready()))
 		}
 	}
-	ds, err := delivery.New(nc, "leave", "default")
-	check(t, err)
-	return ds
 }
 
 // proposed takes removals from the durable consumer until an epoch has n.
