@@ -64,7 +64,8 @@ Each group has one member with all secrets, who commits live, since nobody can
 record a commit of a proposal that the broker has yet to sign; the others sign
 intents only. --known adds idle groups: GroupInfos over shared trees, each signed
 for its own group. --pending adds groups that somebody has left and where nobody
-commits. Both are published before the measuring.
+commits. Both are published before the measuring; the first pending ones wait until
+the broker is through with the idle ones.
 
 Without --brokers one broker runs in this process on its embedded NATS server;
 with it, so many processes of leavebroker serve on a NATS server that is a
