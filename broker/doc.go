@@ -26,8 +26,7 @@
 //	ahead.go      intents that are folded before they come
 //	effects.go    performs what a state calls for, in order
 //	ledger.go     what is remembered of each group beside the log; watch.go: reads
-//	              it as it is written; rebuild.go; lostend.go: where the log
-//	              has lost what it remembers
+//	              it as it is written; rebuild.go
 //	ack.go        outcome of an input -> its acknowledgement
 //	questions.go  asks the Authentication Service
 //	events.go     advisories; delivered.go: those about delivery

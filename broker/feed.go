@@ -6,8 +6,6 @@ import "context"
 type feed interface {
 	// progress says how far the consumer is.
 	progress(ctx context.Context) (progress, error)
-	// end is the sequence of the last message that the log ever had.
-	end(ctx context.Context) (uint64, error)
 	// reset lets it deliver again what follows a position.
 	reset(ctx context.Context, after uint64) error
 }
@@ -33,8 +31,6 @@ func (f partitionFeed) progress(ctx context.Context) (progress, error) {
 	info := c.CachedInfo()
 	return progress{info.AckFloor.Stream, info.Delivered.Stream, info.NumAckPending}, nil
 }
-
-func (f partitionFeed) end(ctx context.Context) (uint64, error) { return f.group.end(ctx) }
 
 func (f partitionFeed) reset(ctx context.Context, after uint64) error {
 	name := f.group.names.partitionConsumer(f.number)

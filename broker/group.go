@@ -144,12 +144,8 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 	if err != nil {
 		return nil, err
 	}
-	s := h.group.snapshot
-	switch {
-	case h.lacks(entry.Position):
-		return nil, &lagsError{entry.Position, errEntry}
-	case h.group.lastRemoval < s.lastRemoval && h.newest <= s.position:
-		return nil, &lagsError{s.position, errSnapshot}
+	if h.lacks(entry.Position) {
+		return nil, errLags
 	}
 	h.group.openIntents = countOpen(h.group.state)
 	b.settled(k)
@@ -195,22 +191,11 @@ func (b *Broker) readSince(ctx context.Context, g *group, each func(*received)) 
 	if err != nil {
 		return err
 	}
+	g.lastRemoval = max(g.lastRemoval, g.snapshot.lastRemoval)
 	rev, err := b.snapshots.revision(ctx, g.key)
 	if err == nil && rev != g.snapshot.rev {
 		err = errCompacted
 	}
-	if err != nil || g.lastRemoval > s.lastRemoval || s.lastRemoval == 0 {
-		return err
-	}
-	// It is never purged, but it may be lost with the end of the log.
-	last, err := b.at(g.key).log.readLast(ctx, b.at(g.key).names.log(g.key, kindRemoval))
-	if errors.Is(err, errNoEntry) {
-		err = nil
-	}
-	if last.seq > s.lastRemoval && last.seq > g.lastRemoval {
-		return errCompacted // it came meanwhile
-	}
-	g.lastRemoval = last.seq
 	return err
 }
 

@@ -171,9 +171,6 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	if err != nil {
 		return err
 	}
-	if in != nil && h.group.isUnseen(in) {
-		return o.storeAgain(ctx, h.group, in)
-	}
 	ahead, err := o.readAhead(ctx, h.group, in)
 	if err != nil {
 		return err
@@ -224,7 +221,7 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 		clone := *g
 		return &history{group: &clone}, nil
 	}
-	h, err := o.loadBeyond(ctx, k, t, upTo, groupID)
+	h, err := o.b.load(ctx, k, t, upTo, groupID)
 	if err == nil && in != nil && h.lacks(in.seq) {
 		return nil, errLags
 	}

@@ -210,11 +210,7 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	if inHand != 0 && at.passedOver(inHand) {
 		return errNotOurs // a server that was killed may deliver again what is before it
 	}
-	end, err := o.feed.end(ctx)
-	if err != nil {
-		return err
-	}
-	floor := min(at.floor, end) // a replicated consumer does not notice when the log loses its end
+	floor := at.floor
 	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(max(old.Position, logStart), floor)}
 	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
 		next.Position = floor // nothing that was acknowledged can be lost
@@ -226,7 +222,7 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 		return err
 	}
 	// What the last owner had in hand is delivered at once, not after the ack wait.
-	again := next.Position != at.floor || inHand == 0 && at.inHand > 0
+	again := next.Position != floor || inHand == 0 && at.inHand > 0
 	if again {
 		if err := o.reset(ctx, next.Position); err != nil {
 			return err // what lies between is not passed over: the partition is not held

@@ -235,13 +235,6 @@ func (f simFeed) progress(context.Context) (progress, error) {
 	return progress{c.floor, c.floor, 0}, nil
 }
 
-func (f simFeed) end(context.Context) (uint64, error) {
-	if err := f.in.sim.pause("asks where the log ends", false); err != nil {
-		return 0, err
-	}
-	return uint64(len(f.in.sim.server.log)), nil
-}
-
 func (f simFeed) reset(_ context.Context, after uint64) error {
 	f.in.sim.note("%s lets the consumer go back to seq %d", f.in.name, after)
 	f.in.sim.server.consumer.reset(after)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"time"
 
@@ -29,8 +28,7 @@ const (
 // unknown, but for errConflict: then nothing was written. Methods may be called
 // at once from many goroutines. store is the one on JetStream.
 type journal interface {
-	// append stores what the broker writes about a group, or one of its inputs
-	// again, and gives its sequence.
+	// append stores what the broker writes about a group and gives its sequence.
 	// With expectLast it is stored only if the last entry on its subject has that
 	// sequence, 0 for none.
 	append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (uint64, error)
@@ -117,13 +115,9 @@ func whileBusy(ctx context.Context, write func() error) error {
 
 func (s *store) append(ctx context.Context, k groupKey, what kind, data []byte, expectLast *uint64) (seq uint64, err error) {
 	var opts []jetstream.PublishOpt
-	subject := s.names.log(k, what)
-	if slices.Contains(inputKinds, what) {
-		subject = s.names.in(k, what)
-	}
 	publish := func(ctx context.Context) error {
 		return whileBusy(ctx, func() error {
-			ack, err := s.js.Publish(ctx, subject, data, opts...)
+			ack, err := s.js.Publish(ctx, s.names.log(k, what), data, opts...)
 			if err == nil {
 				seq = ack.Sequence
 			}

@@ -128,28 +128,12 @@ func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
 	return nil
 }
 
-// end is the sequence of the last message that the log ever had.
-func (g *streamGroup) end(ctx context.Context) (last uint64, err error) {
-	err = untilAnswered(ctx, func(ctx context.Context) error {
-		s, err := g.store.js.Stream(ctx, g.names.logStream())
-		if err == nil {
-			last = s.CachedInfo().State.LastSeq
-		}
-		return err
-	})
-	return last, wrapAsset(classify(err), "stream", g.names.logStream())
-}
-
 // checkpointOf gives the positions from which the partitions' consumers begin:
-// of those that were deleted, the last checkpoint, unless the log has lost it.
+// of those that were deleted, the last checkpoint.
 func (b *Broker) checkpointOf(ctx context.Context, g *streamGroup) func(partition int) (uint64, error) {
 	return func(partition int) (uint64, error) {
 		r, _, err := b.records.owner(ctx, g.names.ownerKey(partition))
-		if err != nil || r.Position == 0 {
-			return 0, err
-		}
-		end, err := g.end(ctx)
-		return min(r.Position, end), err
+		return r.Position, err
 	}
 }
 

@@ -81,8 +81,8 @@ const (
 
 // Control is an operator's word or a timer that came due.
 type Control struct {
-	Op     string `json:"op"`               // approve, cancel, expire, mark, reject or reset
-	Intent string `json:"intent,omitempty"` // identifier; none for mark and reset
+	Op     string `json:"op"`               // approve, cancel, expire, reject or reset
+	Intent string `json:"intent,omitempty"` // identifier; none for reset
 	// Seq is the position of the submission that a timer is about; without it,
 	// all submissions of the intent are meant.
 	Seq uint64 `json:"seq,omitempty"`
@@ -94,7 +94,6 @@ const (
 	OpApprove = "approve" // lift the holds of a guard, of the policy, and of a sender lost or come back in a gap
 	OpCancel  = "cancel"  // end an intent
 	OpExpire  = "expire"  // a parked intent reached ParkTTL
-	OpMark    = "mark"    // nothing: it takes a place in the log
 	OpReject  = "reject"  // a parked intent's reference stayed unknown
 	OpReset   = "reset"   // declare a gap: the next GroupInfo is the new base
 )

@@ -224,7 +224,6 @@ func (x *step) foldControl() {
 	}
 	r, known := x.records.get(c.Intent)
 	switch c.Op {
-	case OpMark:
 	case OpReset:
 		x.giveUp("an operator declared a gap")
 		x.reset, x.gap = true, x.group != nil
