@@ -75,7 +75,7 @@ func TestProxy(t *testing.T) {
 type client struct {
 	*testing.T
 	js    jetstream.JetStream
-	acked map[string]bool
+	acked map[string]*jetstream.PubAck
 }
 
 func newClient(t *testing.T, url string, replicas int) *client {
@@ -85,7 +85,7 @@ func newClient(t *testing.T, url string, replicas int) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	c := &client{T: t, acked: map[string]bool{}}
+	c := &client{T: t, acked: map[string]*jetstream.PubAck{}}
 	if c.js, err = jetstream.New(nc, jetstream.WithDefaultTimeout(20*time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -101,9 +101,9 @@ func (c *client) publish() error {
 	ctx, cancel := context.WithTimeout(c.Context(), time.Second)
 	defer cancel()
 	subject := fmt.Sprintf("n.%d", len(c.acked))
-	_, err := c.js.Publish(ctx, subject, make([]byte, 10_000), jetstream.WithMsgID(subject))
+	ack, err := c.js.Publish(ctx, subject, make([]byte, 10_000), jetstream.WithMsgID(subject))
 	if err == nil {
-		c.acked[subject] = true
+		c.acked[subject] = ack
 	}
 	return err
 }
@@ -124,6 +124,9 @@ func (c *client) intact() {
 	c.Helper()
 	if lost := c.lost(); len(lost) > 0 {
 		c.Errorf("acknowledged and lost: %q", lost)
+		for _, subject := range lost {
+			c.Logf("%s was acknowledged: %+v", subject, *c.acked[subject])
+		}
 	}
 }
 
