@@ -7,6 +7,7 @@ package natstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -38,7 +39,7 @@ type Cluster struct {
 	links  []*Link
 }
 
-// Start starts servers and returns when JetStream serves.
+// Start starts servers and returns when JetStream serves, on all of them.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, routes: map[[2]int]*Proxy{}}
@@ -70,7 +71,21 @@ func Start(t testing.TB, o Options) *Cluster {
 	for i := range c.Servers {
 		c.AwaitServer(i)
 	}
+	c.awaitPlaces(n)
 	return c
+}
+
+// awaitPlaces waits until the servers know of each other what it takes to place a
+// stream on all of them.
+func (c *Cluster) awaitPlaces(n int) {
+	c.t.Helper()
+	const name = "natstest-everywhere"
+	c.await("a stream on all servers", func(ctx context.Context, js jetstream.JetStream) error {
+		if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name}, Replicas: n}); err != nil {
+			return err
+		}
+		return js.DeleteStream(ctx, name)
+	})
 }
 
 // URL is where a client reaches all servers, by no proxy.
@@ -118,27 +133,89 @@ func (c *Cluster) with(url string, call func(context.Context, jetstream.JetStrea
 	return call(ctx, js)
 }
 
-// Leader is the server that leads a stream, -1 if none does now.
+// await calls the servers until they do what is asked.
+func (c *Cluster) await(what string, call func(context.Context, jetstream.JetStream) error) {
+	c.t.Helper()
+	var err error
+	for begin := time.Now(); time.Since(begin) < patience; time.Sleep(50 * time.Millisecond) {
+		if err = c.with(c.URL(), call); err == nil {
+			return
+		}
+	}
+	c.t.Fatalf("%s: not within %s: %v", what, patience, err)
+}
+
+// Leader is the server that leads a stream, -1 if none does now. One that was cut
+// off or frozen may be named although another leads.
 func (c *Cluster) Leader(stream string) int {
 	leader := -1
-	_ = c.with(c.URL(), func(ctx context.Context, js jetstream.JetStream) error {
-		s, err := js.Stream(ctx, stream)
-		if err != nil {
-			return err
-		}
-		info := s.CachedInfo()
-		if len(c.Servers) == 1 {
-			leader = 0
-			return nil
-		}
-		for i, s := range c.Servers {
-			if info.Cluster != nil && info.Cluster.Leader == s.Name() {
-				leader = i
-			}
-		}
-		return nil
+	_ = c.with(c.URL(), func(ctx context.Context, js jetstream.JetStream) (err error) {
+		leader, err = c.leader(ctx, js, stream)
+		return err
 	})
 	return leader
+}
+
+func (c *Cluster) leader(ctx context.Context, js jetstream.JetStream, stream string) (int, error) {
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return -1, err
+	}
+	if len(c.Servers) == 1 {
+		return 0, nil
+	}
+	cluster := s.CachedInfo().Cluster
+	for i, s := range c.Servers {
+		if cluster != nil && cluster.Leader == s.Name() {
+			return i, nil
+		}
+	}
+	return -1, errors.New("nobody leads the stream")
+}
+
+// AwaitLeader waits until somebody leads a stream, and gives the server.
+func (c *Cluster) AwaitLeader(stream string) (leader int) {
+	c.t.Helper()
+	c.await("a leader of "+stream, func(ctx context.Context, js jetstream.JetStream) (err error) {
+		leader, err = c.leader(ctx, js, stream)
+		return err
+	})
+	return leader
+}
+
+// heardWithin is how long ago a leader may have heard from a follower: followers
+// answer each second.
+const heardWithin = 3 * time.Second
+
+// AwaitSettled waits until each stream has a leader that hears from all others,
+// who have all that it has. Before that, once paths have healed or servers were
+// thawed, one that led before may still answer, and not have what was stored since.
+func (c *Cluster) AwaitSettled() {
+	c.t.Helper()
+	c.await("leaders that all others follow", func(ctx context.Context, js jetstream.JetStream) error {
+		streams := js.ListStreams(ctx)
+		for info := range streams.Info() {
+			if err := c.settled(info); err != nil {
+				return err
+			}
+		}
+		return streams.Err()
+	})
+}
+
+func (c *Cluster) settled(info *jetstream.StreamInfo) error {
+	if info.Config.Replicas == 1 {
+		return nil
+	}
+	if info.Cluster == nil || info.Cluster.Leader == "" || len(info.Cluster.Replicas) != info.Config.Replicas-1 {
+		return fmt.Errorf("nobody leads stream %s", info.Config.Name)
+	}
+	for _, r := range info.Cluster.Replicas {
+		if !r.Current || r.Offline || r.Active > heardWithin {
+			return fmt.Errorf("stream %s: %s leads, and %s does not follow: %+v", info.Config.Name, info.Cluster.Leader, r.Name, *r)
+		}
+	}
+	return nil
 }
 
 // Isolate changes the paths between a server and the others.

@@ -169,30 +169,22 @@ func TestCluster(t *testing.T) {
 	c := newClient(t, cluster.Link().URL(), 3)
 	c.mustPublish(10)
 
-	killed := cluster.Leader("numbers")
-	if killed < 0 {
-		t.Fatal("nobody leads the stream")
-	}
+	killed := cluster.AwaitLeader("numbers")
 	cluster.Servers[killed].Kill()
 	c.mustPublish(10)
 	cluster.Servers[killed].Start()
 	cluster.AwaitServer(killed)
 
-	stranded := cluster.Leader("numbers")
-	if stranded < 0 {
-		t.Fatal("nobody leads the stream")
-	}
+	stranded := cluster.AwaitLeader("numbers")
 	cluster.Strand(stranded, natstest.Cut)
 	c.mustPublish(10)
 	cluster.Strand(stranded, natstest.Healed)
 
-	frozen := cluster.Leader("numbers") // the stranded one may still think so
-	if frozen < 0 {
-		t.Fatal("nobody leads the stream")
-	}
+	frozen := cluster.AwaitLeader("numbers") // the stranded one may still think so
 	cluster.Servers[frozen].Freeze()
 	cluster.Servers[frozen].Thaw()
 	c.mustPublish(10)
+	cluster.AwaitSettled()
 	c.intact()
 	for _, s := range cluster.Servers {
 		s.Stop()
@@ -208,7 +200,7 @@ func TestMinority(t *testing.T) {
 	cluster := natstest.Start(t, natstest.Options{Servers: 3})
 	c := newClient(t, cluster.URL(), 3)
 	c.mustPublish(1)
-	leader := cluster.Leader("numbers")
+	leader := cluster.AwaitLeader("numbers")
 	alone, err := nats.Connect("nats://" + cluster.Servers[leader].Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -224,6 +216,7 @@ func TestMinority(t *testing.T) {
 		cluster.Isolate(i, natstest.Healed)
 	}
 	c.mustPublish(1)
+	cluster.AwaitSettled()
 	c.intact()
 }
 

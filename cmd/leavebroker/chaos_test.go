@@ -111,6 +111,9 @@ func (f *chaosForm) run(w *chaosWorld) {
 	if w.Failed() {
 		w.FailNow()
 	}
+	if w.cluster != nil {
+		w.cluster.AwaitSettled() // or the log that is judged lacks its end
+	}
 	w.brokers[0].awaitConsumed("partition-")
 	w.brokers[0].awaitConsumed("removals-")
 	stopTaking()
