@@ -192,8 +192,9 @@ var errReset = errors.New("the consumer was reset")
 
 // claim makes this instance the owner of the partition, and gives errReset if
 // the consumer goes back: then messages come again, and the one in hand, if any,
-// is not worked on, nor if the consumer has gone back before it meanwhile. With
-// none in hand, 0, the partition has to be free. The caller holds work.
+// is not worked on, nor if the consumer has gone back before it meanwhile, or has
+// lost its place. With none in hand, 0, the partition has to be free. The caller
+// holds work.
 func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	old, rev, err := o.b.ledger.owner(ctx, o.group.names.ownerKey(o.number))
 	if err != nil {
@@ -210,7 +211,12 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	if inHand != 0 && at.passedOver(inHand) {
 		return errNotOurs // a server that was killed may deliver again what is before it
 	}
-	floor := at.floor
+	floor, inOrder := at.floor, true
+	if inHand != 0 {
+		if inOrder, err = o.isNext(ctx, floor, inHand); err != nil {
+			return err
+		}
+	}
 	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(max(old.Position, logStart), floor)}
 	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
 		next.Position = floor // nothing that was acknowledged can be lost
@@ -222,7 +228,7 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 		return err
 	}
 	// What the last owner had in hand is delivered at once, not after the ack wait.
-	again := next.Position != floor || inHand == 0 && at.inHand > 0
+	again := next.Position != floor || inHand == 0 && at.inHand > 0 || !inOrder
 	if again {
 		if err := o.reset(ctx, next.Position); err != nil {
 			return err // what lies between is not passed over: the partition is not held

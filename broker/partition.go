@@ -283,7 +283,13 @@ func (o *owner) takeOver(ctx context.Context, pin string, at jetstream.SequenceP
 	if now.passedOver(at.Stream) {
 		return errNotOurs
 	}
-	if o.holds.Load() && o.pin == "" && !o.overtaken(at.Stream) && now.floor == o.position { // the first since the claim
+	isFirst := o.holds.Load() && o.pin == "" && !o.overtaken(at.Stream) && now.floor == o.position // since the claim
+	if isFirst {
+		if isFirst, err = o.isNext(ctx, o.position, at.Stream); err != nil {
+			return err
+		}
+	}
+	if isFirst {
 		if err := o.confirm(ctx); !errors.Is(err, errConflict) {
 			if err == nil {
 				o.pin = pin

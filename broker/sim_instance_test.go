@@ -188,11 +188,14 @@ func (in *simInstance) send() {
 	if !ok {
 		return
 	}
-	c := &s.server.consumer
-	msg := &simMsg{in: in, e: e, deliveries: c.deliver(e), pin: c.pin}
-	msg.delivery = c.delivery
-	in.inbox = append(in.inbox, msg)
+	in.inbox = append(in.inbox, in.message(e))
 	s.note("seq %d is on its way to %s", e.seq, in.name)
+}
+
+// message is the next delivery.
+func (in *simInstance) message(e entry) *simMsg {
+	c := &in.sim.server.consumer
+	return &simMsg{in: in, e: e, deliveries: c.deliver(e), delivery: c.delivery, pin: c.pin}
 }
 
 // receive begins to work on the first message that was sent, if there is one.

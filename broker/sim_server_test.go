@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,22 +16,23 @@ import (
 // consumer of the one partition. Each request is atomic; whether it arrives, and
 // its reply, is decided elsewhere (simulation.pause).
 type simServer struct {
-	names    names
-	keys     map[string]groupKey // by subject
-	outputs  string              // the subject of the broker's outputs, which the consumer does not read
-	all      string              // the filter of the group's log
-	now      time.Time
-	log      []entry           // the entry with sequence n is at n-1
-	purged   []bool            // of those entries, the purged ones
-	synced   int               // entries of the ledger that no loss of power takes
-	snapshot snapshot          // of the group
-	last     map[string]uint64 // sequences by subject
-	ids      map[string]uint64 // sequences by message ID
-	ledger   []simRecord       // that with revision n is at n-1
-	byKey    map[string]uint64 // revisions
-	events   map[string]event  // by identifier
-	told     map[string]bool   // states of intents that events told of: id/state
-	consumer simConsumer
+	names     names
+	keys      map[string]groupKey // by subject
+	outputs   string              // the subject of the broker's outputs, which the consumer does not read
+	all       string              // the filter of the group's log
+	partition string              // that of all that is stored
+	now       time.Time
+	log       []entry           // the entry with sequence n is at n-1
+	purged    []bool            // of those entries, the purged ones
+	synced    int               // entries of the ledger that no loss of power takes
+	snapshot  snapshot          // of the group
+	last      map[string]uint64 // sequences by subject
+	ids       map[string]uint64 // sequences by message ID
+	ledger    []simRecord       // that with revision n is at n-1
+	byKey     map[string]uint64 // revisions
+	events    map[string]event  // by identifier
+	told      map[string]bool   // states of intents that events told of: id/state
+	consumer  simConsumer
 }
 
 type simRecord struct {
@@ -49,11 +51,15 @@ type simConsumer struct {
 	pinned     *simInstance
 	pin        string
 	pins       int
+	// late was delivered after a reset to behind, as decided before it: to the
+	// records of the consumer's replicas, all up to behind is acknowledged, and all
+	// up to late is delivered.
+	late, behind uint64
 }
 
 func newSimServer(n names) *simServer {
 	s := &simServer{
-		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), all: n.logOf(simKey), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
+		names: n, keys: map[string]groupKey{}, outputs: n.log(simKey, kindRemoval), all: n.logOf(simKey), partition: n.logOfPartition(0), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), last: map[string]uint64{}, ids: map[string]uint64{},
 		byKey: map[string]uint64{}, events: map[string]event{}, told: map[string]bool{}, consumer: simConsumer{floor: logStart, deliveries: map[uint64]uint64{}},
 	}
 	for range logStart {
@@ -205,7 +211,23 @@ func (c *simConsumer) back(by int) uint64 { return c.floor - min(c.floor-logStar
 
 // reset goes back to deliver everything after a position.
 func (c *simConsumer) reset(position uint64) {
-	c.floor, c.hand, c.again, c.delivery = position, 0, false, 0
+	c.floor, c.hand, c.again, c.delivery, c.late = position, 0, false, 0, 0
+}
+
+// resetLate is reset while a delivery is on its way, which arrives all the same.
+func (c *simConsumer) resetLate(position uint64, msg *simMsg) {
+	c.reset(position)
+	c.late, c.behind = msg.e.seq, position
+	c.pinned.inbox = append(c.pinned.inbox, msg)
+}
+
+// elect lets a replica lead the consumer, which knows only its records: it goes on
+// with what was delivered late.
+func (c *simConsumer) elect() {
+	c.pinned, c.again = nil, true
+	if c.late > c.floor {
+		c.floor, c.hand, c.late = c.behind, c.late, 0
+	}
 }
 
 // pinTo gives the partition to an instance.
@@ -229,15 +251,26 @@ func (f simFeed) progress(context.Context) (progress, error) {
 		return progress{}, err
 	}
 	c := &f.in.sim.server.consumer
+	p := progress{floor: c.floor, newest: max(c.floor, c.hand)}
 	if c.hand != 0 {
-		return progress{c.floor, c.hand, 1}, nil
+		p.inHand = 1
 	}
-	return progress{c.floor, c.floor, 0}, nil
+	if c.late > c.floor {
+		p.floor, p.newest = c.behind, c.late
+	}
+	return p, nil
 }
 
 func (f simFeed) reset(_ context.Context, after uint64) error {
-	f.in.sim.note("%s lets the consumer go back to seq %d", f.in.name, after)
-	f.in.sim.server.consumer.reset(after)
+	s := f.in.sim
+	s.note("%s lets the consumer go back to seq %d", f.in.name, after)
+	c := &s.server.consumer
+	if c.hand > after && c.pinned != nil && s.random.IntN(4) == 0 {
+		s.note("seq %d is delivered late", c.hand)
+		c.resetLate(after, c.pinned.message(s.server.log[c.hand-1]))
+		return nil
+	}
+	c.reset(after)
 	return nil
 }
 
@@ -263,7 +296,7 @@ func (j simJournal) read(_ context.Context, filter string, from uint64, each fun
 	server := j.in.sim.server
 	for seq := max(from, logStart+1); seq <= uint64(len(server.log)); seq++ {
 		e := server.log[seq-1]
-		if server.purged[seq-1] || e.subject != filter && (filter != server.all || server.keys[e.subject] != simKey) {
+		if server.purged[seq-1] || e.subject != filter && filter != server.partition && (filter != server.all || server.keys[e.subject] != simKey) {
 			continue
 		}
 		if err := each(e); err != nil {
@@ -271,6 +304,20 @@ func (j simJournal) read(_ context.Context, filter string, from uint64, each fun
 		}
 	}
 	return nil
+}
+
+func (j simJournal) readOne(ctx context.Context, filter string, from uint64) (e entry, err error) {
+	err = j.read(ctx, filter, from, func(first entry) error {
+		e = first
+		return errFound
+	})
+	switch {
+	case errors.Is(err, errFound):
+		return e, nil
+	case err == nil:
+		return e, errNoEntry
+	}
+	return e, err
 }
 
 func (j simJournal) readLast(_ context.Context, filter string) (entry, error) {

@@ -354,6 +354,9 @@ func (s *simulation) disturb(n int, in *simInstance) {
 		s.note("the server was killed: it delivers again after seq %d", c.floor)
 	case n < 992:
 		s.losePower()
+	case n < 993:
+		s.note("another server leads the consumer")
+		c.elect()
 	case n < 996 && s.next > 0:
 		in.b.timers.sooner(simKey, in.b.opts.Clock())
 	}

@@ -35,6 +35,9 @@ type journal interface {
 	// read gives every entry of a filter from a sequence on, in order, at least up to
 	// what was stored when it was called.
 	read(ctx context.Context, filter string, from uint64, each func(entry) error) error
+	// readOne gives the first entry of a filter from a sequence on, errNoEntry if
+	// there is none.
+	readOne(ctx context.Context, filter string, from uint64) (entry, error)
 	// readLast gives the last entry of a filter, errNoEntry if there is none.
 	readLast(ctx context.Context, filter string) (entry, error)
 	// purge deletes the entries of a subject below a sequence.

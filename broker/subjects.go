@@ -212,6 +212,13 @@ func (n names) partitionFilters(p int) []string {
 	return subjects
 }
 
+// isConsumed says whether a subject of the log is among the filters of its
+// partition.
+func isConsumed(subject string) bool {
+	t := strings.Split(subject, ".")
+	return len(t) == 6 && slices.Contains(consumedKinds, kind(t[5]))
+}
+
 // removalsFilter are the outputs of a tenant.
 func (n names) removalsFilter(tenant string) string {
 	return n.prefix + ".log.*." + tenant + ".*." + string(kindRemoval)
