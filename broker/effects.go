@@ -158,9 +158,12 @@ func proposals(order *intents.Order) []*mlscore.Proposal {
 }
 
 // record stores in the ledger what changed since it was written: whether the
-// group is open, and its receipts.
+// group is open, and its receipts. That the entry says open already counts only if
+// this instance knows the group as open too: it may have been read from a server
+// that lags behind, and be closed by now.
 func (b *Broker) record(ctx context.Context, g *group, events []event) error {
-	changed := g.state.Open() != g.ledger.Open || g.ledger.rev == 0 && g.state.Open()
+	opens := g.state.Open() && !b.open.has(g.key)
+	changed := opens || g.state.Open() != g.ledger.Open
 	for i := range events {
 		e := &events[i]
 		changed = changed || e.Type == intents.NoticeDiverged || // what had ended may be open again
@@ -170,7 +173,7 @@ func (b *Broker) record(ctx context.Context, g *group, events []event) error {
 		return nil
 	}
 	r := remember(g.state)
-	if g.ledger.rev != 0 && string(r.comparable()) == string(g.ledger.value) {
+	if !opens && g.ledger.rev != 0 && string(r.comparable()) == string(g.ledger.value) {
 		return nil
 	}
 	return b.write("ledger", func() error {

@@ -51,7 +51,7 @@ func (s *simulation) checkOutput(e entry) {
 	if r, err := s.in.receive(e); err == nil {
 		s.removals = append(s.removals, r)
 	}
-	if owner, _ := s.server.owner(); s.running != nil && owner.Instance != s.running.in.name {
+	if owner, _ := s.server.owner(s.server.leader()); s.running != nil && owner.Instance != s.running.in.name {
 		s.counts.zombies++
 	}
 	out, leaves := readOutput(e.data)
@@ -183,7 +183,7 @@ func (s *simulation) allOut(step *simStep) bool {
 // rest lets everything come to rest: nothing fails any more, clocks go on.
 func (s *simulation) rest() {
 	trouble, flaky, wrong := s.trouble, s.authority.flaky, s.authority.wrong
-	s.authority.flaky, s.authority.wrong = false, false
+	s.authority.flaky, s.authority.wrong, s.behind = false, false, nil
 	s.note("from here on nothing fails, up to rest")
 	pause := time.Second
 	for turns := 0; s.failure == ""; turns++ {
@@ -233,7 +233,7 @@ func (s *simulation) busyTurn() bool {
 		c.pinned.send()
 		return true
 	}
-	owner, _ := s.server.owner()
+	owner, _ := s.server.owner(s.server.leader())
 	if owner.Instance != c.pinned.name || !c.pinned.o.holds.Load() {
 		in := c.pinned
 		in.begin("a partition that nobody works on", func() { _ = in.o.claimFree() })

@@ -29,7 +29,7 @@ func TestLedgerNeverGoesBack(t *testing.T) {
 	if err := in.b.record(context.Background(), g, nil); err != nil {
 		t.Fatal(err)
 	}
-	if after, _ := s.server.remembered(simKey); !after.Open || after.Position != 5 {
+	if after, _ := s.server.remembered(simKey, s.server.leader()); !after.Open || after.Position != 5 {
 		t.Errorf("the ledger has %+v", after.remembered)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,6 +34,53 @@ type simServer struct {
 	events    map[string]event  // by identifier
 	told      map[string]bool   // states of intents that events told of: id/state
 	consumer  simConsumer
+}
+
+// simReplica is what a server had that led once, and was cut off: it may answer
+// reads for a while after its way to the others is open again, beside the one that
+// leads.
+type simReplica struct {
+	log      int // entries
+	purged   []bool
+	ledger   int // revisions
+	snapshot snapshot
+	until    int // turn; 0: it leads
+}
+
+// fallBehind lets a replica be cut off now.
+func (s *simServer) fallBehind() *simReplica {
+	r := s.leader()
+	r.purged = slices.Clone(r.purged)
+	return r
+}
+
+// replica is what answers a read of an instance.
+func (in *simInstance) replica() *simReplica {
+	s := in.sim
+	if s.behind != nil && s.turns < s.behind.until && s.random.IntN(2) == 0 {
+		s.counts.stale++
+		s.note("%s is answered by a server that lags behind: up to seq %d, revision %d", in.name, s.behind.log, s.behind.ledger)
+		return s.behind
+	}
+	return s.server.leader()
+}
+
+// leader is what the server that leads has.
+func (s *simServer) leader() *simReplica {
+	return &simReplica{log: len(s.log), purged: s.purged, ledger: len(s.ledger), snapshot: s.snapshot}
+}
+
+// revision is the last one of a key in a replica, 0 for none.
+func (s *simServer) revision(key string, r *simReplica) uint64 {
+	if r.ledger == len(s.ledger) {
+		return s.byKey[key]
+	}
+	for rev := min(r.ledger, len(s.ledger)); rev > 0; rev-- {
+		if s.ledger[rev-1].key == key {
+			return uint64(rev)
+		}
+	}
+	return 0
 }
 
 type simRecord struct {
@@ -107,8 +155,8 @@ func (s *simServer) put(key string, value []byte, rev uint64) (uint64, error) {
 	return s.byKey[key], nil
 }
 
-func (s *simServer) get(key string) (value []byte, rev uint64) {
-	if rev = s.byKey[key]; rev != 0 {
+func (s *simServer) get(key string, r *simReplica) (value []byte, rev uint64) {
+	if rev = s.revision(key, r); rev != 0 {
 		value = s.ledger[rev-1].value
 	}
 	return value, rev
@@ -126,8 +174,8 @@ func (s *simServer) loseLedger(n int) {
 }
 
 // remembered is the ledger's entry of a group.
-func (s *simServer) remembered(k groupKey) (ledgerEntry, error) {
-	value, rev := s.get(k.String())
+func (s *simServer) remembered(k groupKey, in *simReplica) (ledgerEntry, error) {
+	value, rev := s.get(k.String(), in)
 	if rev == 0 {
 		return ledgerEntry{}, nil
 	}
@@ -153,8 +201,8 @@ func (s *simServer) check(k groupKey) (*remembered, error) {
 }
 
 // owner is the record of the partition.
-func (s *simServer) owner() (r ownerRecord, rev uint64) {
-	value, rev := s.get(s.names.ownerKey(0))
+func (s *simServer) owner(in *simReplica) (r ownerRecord, rev uint64) {
+	value, rev := s.get(s.names.ownerKey(0), in)
 	if rev != 0 {
 		r, _ = decodeOwner(value) // as claim wrote it
 	}
@@ -293,10 +341,10 @@ func (j simJournal) read(_ context.Context, filter string, from uint64, each fun
 	if err := j.in.sim.pause("reads the log", false); err != nil {
 		return err
 	}
-	server := j.in.sim.server
-	for seq := max(from, logStart+1); seq <= uint64(len(server.log)); seq++ {
+	server, replica := j.in.sim.server, j.in.replica()
+	for seq := max(from, logStart+1); seq <= uint64(replica.log); seq++ {
 		e := server.log[seq-1]
-		if server.purged[seq-1] || e.subject != filter && filter != server.partition && (filter != server.all || server.keys[e.subject] != simKey) {
+		if replica.purged[seq-1] || e.subject != filter && filter != server.partition && (filter != server.all || server.keys[e.subject] != simKey) {
 			continue
 		}
 		if err := each(e); err != nil {
@@ -324,9 +372,11 @@ func (j simJournal) readLast(_ context.Context, filter string) (entry, error) {
 	if err := j.in.sim.pause("reads the last entry of a subject", false); err != nil {
 		return entry{}, err
 	}
-	server := j.in.sim.server
-	if seq := server.last[filter]; seq != 0 && !server.purged[seq-1] {
-		return server.log[seq-1], nil
+	server, replica := j.in.sim.server, j.in.replica()
+	for seq := replica.log; seq > logStart; seq-- {
+		if e := server.log[seq-1]; e.subject == filter && !replica.purged[seq-1] {
+			return e, nil
+		}
 	}
 	return entry{}, errNoEntry
 }
@@ -358,14 +408,14 @@ func (l simLedger) get(_ context.Context, k groupKey) (ledgerEntry, error) {
 	if err := l.in.sim.pause("reads the ledger", false); err != nil {
 		return ledgerEntry{}, err
 	}
-	return l.in.sim.server.remembered(k)
+	return l.in.sim.server.remembered(k, l.in.replica())
 }
 
 func (l simLedger) owner(context.Context, string) (ownerRecord, uint64, error) {
 	if err := l.in.sim.pause("reads the owner record", false); err != nil {
 		return ownerRecord{}, 0, err
 	}
-	r, rev := l.in.sim.server.owner()
+	r, rev := l.in.sim.server.owner(l.in.replica())
 	return r, rev, nil
 }
 
@@ -391,8 +441,9 @@ func (l simLedger) each(_ context.Context, _ string, take func(jetstream.KeyValu
 		return err
 	}
 	var all []simKV
-	for i, r := range s.server.ledger {
-		if rev := uint64(i + 1); s.server.byKey[r.key] == rev {
+	replica := l.in.replica()
+	for i, r := range s.server.ledger[:min(replica.ledger, len(s.server.ledger))] {
+		if rev := uint64(i + 1); s.server.revision(r.key, replica) == rev {
 			all = append(all, simKV{simRecord: r, rev: rev})
 		}
 	}
@@ -401,6 +452,9 @@ func (l simLedger) each(_ context.Context, _ string, take func(jetstream.KeyValu
 	}
 	for _, v := range all {
 		take(v)
+	}
+	if replica.until != 0 {
+		return fmt.Errorf("%w: the rest does not come", errUnavailable) // whoever waits for it would wait by the real clock
 	}
 	return nil
 }
@@ -435,12 +489,12 @@ func (e simEvents) publish(_ context.Context, events []event) error {
 
 func (l simSnapshots) get(context.Context, groupKey) (snapshot, error) {
 	err := l.in.sim.pause("reads the snapshot", false)
-	return l.in.sim.server.snapshot, err
+	return l.in.replica().snapshot, err
 }
 
 func (l simSnapshots) revision(context.Context, groupKey) (uint64, error) {
 	err := l.in.sim.pause("reads the revision of the snapshot", false)
-	return l.in.sim.server.snapshot.rev, err
+	return l.in.replica().snapshot.rev, err
 }
 
 func (l simSnapshots) put(_ context.Context, _ groupKey, next snapshot, rev uint64) (uint64, error) {

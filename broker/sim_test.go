@@ -91,7 +91,7 @@ func TestSimulation(t *testing.T) {
 
 // simCounts says what the histories contained.
 type simCounts struct {
-	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, doubtful, quiet, snapshots, purged int
+	histories, messages, tasks, faults, crashes, takeovers, powerLosses, outputs, conflicts, zombies, astray, doubtful, quiet, snapshots, purged, stale int
 }
 
 func (c *simCounts) add(d *simCounts) {
@@ -99,7 +99,7 @@ func (c *simCounts) add(d *simCounts) {
 	for _, f := range [][2]*int{
 		{&c.messages, &d.messages}, {&c.tasks, &d.tasks}, {&c.faults, &d.faults}, {&c.crashes, &d.crashes}, {&c.takeovers, &d.takeovers},
 		{&c.powerLosses, &d.powerLosses}, {&c.outputs, &d.outputs}, {&c.conflicts, &d.conflicts}, {&c.zombies, &d.zombies}, {&c.astray, &d.astray},
-		{&c.doubtful, &d.doubtful}, {&c.quiet, &d.quiet}, {&c.snapshots, &d.snapshots}, {&c.purged, &d.purged},
+		{&c.doubtful, &d.doubtful}, {&c.quiet, &d.quiet}, {&c.snapshots, &d.snapshots}, {&c.purged, &d.purged}, {&c.stale, &d.stale},
 	} {
 		*f[0] += *f[1]
 	}
@@ -107,8 +107,8 @@ func (c *simCounts) add(d *simCounts) {
 
 func (c simCounts) String() string {
 	return fmt.Sprintf("%d histories, %d messages, %d tasks, %d faults, %d crashes, %d takeovers, %d power losses, %d outputs, %d refused writes, "+
-		"%d outputs of stale owners, %d removals that were meant for another line, %d intents held since their leaf came back, %d times at rest, %d snapshots, %d entries purged",
-		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.doubtful, c.quiet, c.snapshots, c.purged)
+		"%d outputs of stale owners, %d removals that were meant for another line, %d intents held since their leaf came back, %d times at rest, %d snapshots, %d entries purged, %d stale answers",
+		c.histories, c.messages, c.tasks, c.faults, c.crashes, c.takeovers, c.powerLosses, c.outputs, c.conflicts, c.zombies, c.astray, c.doubtful, c.quiet, c.snapshots, c.purged, c.stale)
 }
 
 // simulation is one history.
@@ -122,6 +122,8 @@ type simulation struct {
 	turns     int
 	trouble   int    // how many of a thousand reads and writes fail
 	compacts  bool   // logs are compacted
+	split     bool   // servers are cut off from each other
+	behind    *simReplica // the last one that was; nil: none
 	taken     uint64 // outputs up to here are acknowledged by the delivery service
 	authority simAuthority
 	next      int // step of the script
@@ -143,6 +145,7 @@ func newSimulation(script *simScript, seed uint64) *simulation {
 	s.authority.flaky = s.random.IntN(2) == 0
 	s.authority.wrong = s.random.IntN(8) == 0
 	s.compacts = s.random.IntN(2) == 0
+	s.split = s.random.IntN(2) == 0
 	s.checks.begin(s)
 	return s
 }
@@ -252,6 +255,11 @@ func (s *simulation) turn() {
 		s.start()
 	}
 	s.turns++
+	if s.split && s.random.IntN(50) == 0 {
+		s.note("a server is cut off that led")
+		s.behind = s.server.fallBehind()
+		s.behind.until = s.turns + 1 + s.random.IntN(100)
+	}
 	s.server.now = s.server.now.Add(time.Duration(s.random.IntN(500)) * time.Millisecond)
 	in := s.instances[s.random.IntN(len(s.instances))]
 	c := &s.server.consumer
@@ -366,6 +374,7 @@ func (s *simulation) disturb(n int, in *simInstance) {
 // the log.
 func (s *simulation) losePower() {
 	s.counts.powerLosses++
+	s.behind = nil
 	for len(s.instances) > 0 {
 		s.crash(s.instances[0])
 	}
