@@ -104,6 +104,9 @@ func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) 
 		return false, err
 	}
 	g := h.group
+	if err := b.snapshots.confirm(ctx, k, g.snapshot.rev); err != nil {
+		return false, err
+	}
 	data, position, ok := g.state.Snapshot()
 	if !ok || position <= g.snapshot.position {
 		return true, nil

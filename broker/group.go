@@ -16,6 +16,7 @@ type group struct {
 	state  *intents.State
 
 	learnt      bool     // the group_id is known
+	unsure      bool     // it may lack the end of its log, read from a server that lags behind
 	openIntents int      // parked, held or pending
 	lastRemoval uint64   // sequence of the newest output folded; 0 for none
 	snapshot    snapshot // that it was loaded from, without the state

@@ -219,13 +219,44 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 	}
 	if g != nil && (g.learnt || groupID == nil) {
 		clone := *g
-		return &history{group: &clone}, nil
+		isWhole, err := true, error(nil)
+		if g.unsure && in != nil {
+			isWhole, err = o.b.isWhole(ctx, g, in.seq)
+		}
+		if isWhole || err != nil {
+			clone.unsure = clone.unsure && in == nil
+			return &history{group: &clone}, err
+		}
 	}
 	h, err := o.b.load(ctx, k, t, upTo, groupID)
-	if err == nil && in != nil && h.lacks(in.seq) {
+	switch {
+	case err != nil:
+		return nil, err
+	case in == nil:
+		h.group.unsure = !o.b.alone()
+	case h.lacks(in.seq):
 		return nil, errLags
 	}
-	return h, err
+	return h, o.b.snapshots.confirm(ctx, k, h.group.snapshot.rev)
+}
+
+// isWhole says whether nothing is in the log of a group between what it knows and
+// the next message.
+func (b *Broker) isWhole(ctx context.Context, g *group, next uint64) (bool, error) {
+	whole, newest, position := true, g.state.Position(), g.state.Position()
+	err := b.readLog(ctx, g.key, position+1, func(r *received) error {
+		newest = r.seq
+		if r.kind == kindRemoval {
+			whole = whole && r.seq <= g.lastRemoval
+		} else {
+			whole = whole && r.seq >= next
+		}
+		return nil
+	})
+	if err == nil && newest < next {
+		err = errLags
+	}
+	return whole, err
 }
 
 // keep holds a group in memory while it is open, and tells whether it is. What

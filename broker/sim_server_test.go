@@ -497,6 +497,16 @@ func (l simSnapshots) revision(context.Context, groupKey) (uint64, error) {
 	return l.in.replica().snapshot.rev, err
 }
 
+func (l simSnapshots) confirm(_ context.Context, _ groupKey, rev uint64) error {
+	if err := l.in.sim.pause("confirms the snapshot", false); err != nil {
+		return err
+	}
+	if have := l.in.sim.server.snapshot.rev; have != rev {
+		return fmt.Errorf("%w: the last revision is %d, not %d", errConflict, have, rev)
+	}
+	return nil
+}
+
 func (l simSnapshots) put(_ context.Context, _ groupKey, next snapshot, rev uint64) (uint64, error) {
 	s := l.in.sim
 	if have := s.server.snapshot.rev; have != rev {

@@ -120,11 +120,11 @@ type simulation struct {
 	started   int
 	running   *simTask
 	turns     int
-	trouble   int    // how many of a thousand reads and writes fail
-	compacts  bool   // logs are compacted
-	split     bool   // servers are cut off from each other
+	trouble   int         // how many of a thousand reads and writes fail
+	compacts  bool        // logs are compacted
+	split     bool        // servers are cut off from each other
 	behind    *simReplica // the last one that was; nil: none
-	taken     uint64 // outputs up to here are acknowledged by the delivery service
+	taken     uint64      // outputs up to here are acknowledged by the delivery service
 	authority simAuthority
 	next      int // step of the script
 	serial    int
@@ -255,10 +255,10 @@ func (s *simulation) turn() {
 		s.start()
 	}
 	s.turns++
-	if s.split && s.random.IntN(50) == 0 {
+	if s.split && (s.behind == nil || s.behind.until <= s.turns) && s.random.IntN(50) == 0 {
 		s.note("a server is cut off that led")
 		s.behind = s.server.fallBehind()
-		s.behind.until = s.turns + 1 + s.random.IntN(100)
+		s.behind.until = s.turns + 1 + s.random.IntN(300)
 	}
 	s.server.now = s.server.now.Add(time.Duration(s.random.IntN(500)) * time.Millisecond)
 	in := s.instances[s.random.IntN(len(s.instances))]

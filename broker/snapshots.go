@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A snapshot is the state of a group at a position of its log, in a form of its
@@ -87,6 +89,10 @@ type snapshots interface {
 	get(ctx context.Context, k groupKey) (snapshot, error)
 	// revision gives the revision of the last snapshot, 0 where there is none.
 	revision(ctx context.Context, k groupKey) (uint64, error)
+	// confirm gives errConflict if a revision is not that of the last snapshot, 0
+	// that there is none. Those above may be answered by a server that lags behind,
+	// and what has been purged since is then in neither snapshot nor log.
+	confirm(ctx context.Context, k groupKey, rev uint64) error
 	// put stores a snapshot in place of a revision, and reads it back: what put
 	// returns can be relied on. errConflict if the revision is not the last.
 	put(ctx context.Context, k groupKey, s snapshot, rev uint64) (uint64, error)
@@ -95,8 +101,46 @@ type snapshots interface {
 // snapshotBucket is a bucket, and one of objects for what is too large for it.
 type snapshotBucket struct {
 	records
-	blobs  objects
-	inline int // bytes of a value that still fits into a message
+	js         jetstream.JetStream
+	blobs      objects
+	inline     int  // bytes of a value that still fits into a message
+	replicated bool // one server may lag behind another
+}
+
+// confirmKey is the key of what confirm writes, which says nothing: none but the
+// server that leads can store something.
+const confirmKey = "_confirm"
+
+func (b snapshotBucket) confirm(ctx context.Context, k groupKey, rev uint64) error {
+	if !b.replicated {
+		return nil
+	}
+	last := rev
+	if rev == 0 {
+		value, deleted, err := b.read(ctx, k.String())
+		if err != nil {
+			return err
+		}
+		if value != nil {
+			return errConflict
+		}
+		last = deleted
+	}
+	prefix := "$KV." + b.kv.Bucket() + "."
+	subject := prefix + confirmKey
+	if b.api != jetstream.DefaultAPIPrefix { // as the client library does
+		subject = b.api + subject
+	}
+	err := untilAnswered(ctx, func(ctx context.Context) error {
+		return whileBusy(ctx, func() error {
+			_, err := b.js.Publish(ctx, subject, nil, jetstream.WithExpectLastSequenceForSubject(last, prefix+k.String()))
+			return classify(err)
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("snapshot %s: %w", k, err)
+	}
+	return nil
 }
 
 func (b snapshotBucket) revision(ctx context.Context, k groupKey) (uint64, error) {

@@ -123,7 +123,8 @@ func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
 		return err
 	}
 	b.snapshots = snapshotBucket{
-		records: records{kv: kv, nc: b.nc, api: b.api}, blobs: b.blobs, inline: int(b.nc.MaxPayload()) - valueRoom,
+		records: records{kv: kv, nc: b.nc, api: b.api}, js: b.js, blobs: b.blobs, inline: int(b.nc.MaxPayload()) - valueRoom,
+		replicated: b.opts.Replicas > 1,
 	}
 	return nil
 }
