@@ -199,7 +199,7 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	if err := o.b.paid(ctx, h); err != nil {
 		return err
 	}
-	o.keep(g)
+	o.keep(g, in)
 	o.follow(ctx, g, due, in)
 	return nil
 }
@@ -260,12 +260,18 @@ func (b *Broker) isWhole(ctx context.Context, g *group, next uint64) (bool, erro
 }
 
 // keep holds a group in memory while it is open, and tells whether it is. What
-// is done again says nothing of that before it is as far as the ledger.
-func (o *owner) keep(g *group) {
+// is done again says nothing of that before it is as far as the ledger. Up to where
+// an owner was that was replaced, what follows an input may be purged before it
+// comes: then the group is loaded for each.
+func (o *owner) keep(g *group, in *received) {
 	isOpen := g.state.Open() || g.ledger.Open && g.state.Position() < g.ledger.Position
 	o.b.open.set(g.key, isOpen, g.openIntents, g.ledger.rev)
+	done := o.position
+	if in != nil {
+		done = max(done, in.seq)
+	}
 	o.mu.Lock()
-	if isOpen {
+	if isOpen && done >= o.recorded.Reached {
 		o.groups.add(g)
 	} else {
 		o.groups.remove(g.key)

@@ -39,6 +39,10 @@ type ownerRecord struct {
 	Since    time.Time `json:"since"`
 	Position uint64    `json:"position"`           // inputs up to here are done with
 	Released bool      `json:"released,omitempty"` // the instance left the partition in order
+	// Reached is the furthest position of any record before, if it is beyond this one:
+	// the consumer had lost its place. An owner that was replaced may still purge
+	// inputs up to there.
+	Reached uint64 `json:"reached,omitempty"`
 }
 
 const ownerKeyPrefix = "_owner."
@@ -221,6 +225,9 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
 		next.Position = floor // nothing that was acknowledged can be lost
 	}
+	if reached := max(old.Reached, old.Position); reached > next.Position {
+		next.Reached = reached
+	}
 	if err := o.writeRecord(ctx, next, rev); err != nil {
 		return err
 	}
@@ -288,6 +295,9 @@ func (o *owner) checkpointNow(ctx context.Context) error {
 	o.since = 0
 	r := o.recorded
 	r.Position = o.position
+	if r.Position >= r.Reached {
+		r.Reached = 0
+	}
 	err := o.writeRecord(ctx, r, o.lastWritten())
 	if !errors.Is(err, errConflict) {
 		return err

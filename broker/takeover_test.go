@@ -189,7 +189,7 @@ func TestClosedByAnOwnerThatWasReplaced(t *testing.T) {
 		in.watch(len(s.server.ledger))
 		g := newGroup(simKey, in.b.tenants[testTenant], simGroup)
 		g.ledger = closed
-		if in.o.keep(g); !in.b.open.has(simKey) {
+		if in.o.keep(g, nil); !in.b.open.has(simKey) {
 			t.Errorf("closed by the one before; it holds the partition: %t", holds)
 		}
 		in.watched = int(closed.rev) - 1
