@@ -71,7 +71,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	for i := range c.Servers {
 		c.AwaitServer(i)
 	}
-	c.awaitPlaces(n)
+	if n > 1 {
+		c.awaitPlaces(n)
+	}
 	return c
 }
 
