@@ -107,6 +107,7 @@ func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) 
 	if err := b.snapshots.confirm(ctx, k, g.snapshot.rev); err != nil {
 		return false, err
 	}
+	lacksLast := g.lastRemoval >= max(g.snapshot.removals, 1)
 	data, position, ok := g.state.Snapshot()
 	if !ok || position <= g.snapshot.position {
 		return true, nil
@@ -118,12 +119,16 @@ func (o *owner) compact(ctx context.Context, k groupKey) (left bool, err error) 
 	}
 	next := snapshot{position: position, lastRemoval: g.lastRemoval, removals: g.lastRemoval + 1, groupID: groupID, state: data}
 	err = b.readLog(ctx, k, g.snapshot.removals, func(r *received) error {
+		lacksLast = lacksLast && r.seq != g.lastRemoval
 		var out intents.Output
 		if r.kind == kindRemoval && json.Unmarshal(r.data, &out) == nil && out.Epoch >= stem.Group().Epoch() {
 			next.removals = min(next.removals, r.seq) // its epoch is not over
 		}
 		return nil
 	})
+	if err == nil && lacksLast {
+		err = errLags
+	}
 	if err != nil {
 		return false, err
 	}

@@ -38,7 +38,7 @@ func (f partitionFeed) progress(ctx context.Context) (progress, error) {
 // reset resets a replicated consumer twice: the first reset may be followed by
 // deliveries that its leader had decided on before, whose records would go on to
 // say that what was delivered then is the newest, and to whoever leads next that
-// nothing before it is missing (server 2.15.3). The second comes after them.
+// nothing before it is missing (server 2.15.2). The second comes after them.
 func (f partitionFeed) reset(ctx context.Context, after uint64) error {
 	name := f.group.names.partitionConsumer(f.number)
 	for range min(f.b.opts.Replicas, 2) {

@@ -80,6 +80,9 @@ type history struct {
 	skipped []event
 	// owed says that inputs of the group were acknowledged and not folded.
 	owed bool
+	// unconfirmed says that it may come from a snapshot that was replaced, and then
+	// lacks what was purged since.
+	unconfirmed bool
 	// later are outputs stored after the position that was asked for.
 	later []*received
 	// newest is the sequence of the last entry that was read.
@@ -183,7 +186,9 @@ func (b *Broker) startGroup(ctx context.Context, k groupKey, t *tenant, groupID 
 // from: the outputs that still matter, then everything after its position.
 func (b *Broker) readSince(ctx context.Context, g *group, each func(*received)) error {
 	s := g.snapshot
+	lacksLast := s.removals <= s.lastRemoval && s.lastRemoval > 0 // it is not purged before the snapshot is replaced
 	err := b.readLog(ctx, g.key, min(s.removals, s.position+1), func(r *received) error {
+		lacksLast = lacksLast && r.seq != s.lastRemoval
 		if r.kind == kindRemoval && r.seq >= s.removals || r.kind != kindRemoval && r.seq > s.position {
 			each(r)
 		}
@@ -194,10 +199,15 @@ func (b *Broker) readSince(ctx context.Context, g *group, each func(*received)) 
 	}
 	g.lastRemoval = max(g.lastRemoval, g.snapshot.lastRemoval)
 	rev, err := b.snapshots.revision(ctx, g.key)
-	if err == nil && rev != g.snapshot.rev {
-		err = errCompacted
+	switch {
+	case err != nil:
+		return err
+	case rev != s.rev:
+		return errCompacted
+	case lacksLast:
+		return errLags
 	}
-	return err
+	return nil
 }
 
 // readLog gives the entries of a group that a fold may see.

@@ -57,6 +57,9 @@ func (o *owner) passHidden(ctx context.Context, suspect uint64) (uint64, error) 
 		return at.newest, nil
 	}
 	defer o.begin()()
+	if isNext, err := o.isNext(ctx, at.floor, suspect); err != nil || !isNext {
+		return suspect, err // it was delivered late: what is before it comes first
+	}
 	passed, err := o.refuseEmpty(ctx, suspect)
 	if passed == 0 || err != nil {
 		return suspect, err

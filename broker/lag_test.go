@@ -100,7 +100,7 @@ func TestWokenFromAServerThatLags(t *testing.T) {
 	o.forget()
 	h := must[*history](t)(o.take(ctx, w.key(), w.broker.tenants[w.tenant], nil))
 	if !h.group.unsure {
-		t.Error("nothing told that its end was read")
+		t.Error("a group that was loaded for no message is not unsure")
 	}
 	h = must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], early, nil))
 	h.group.unsure = true
@@ -113,7 +113,7 @@ func TestWokenFromAServerThatLags(t *testing.T) {
 	w.commit(2, member.CommitOptions{})
 	w.await("removed", ofType(intents.StateRemoved, ""))
 	if g := o.groups.get(w.key()); g == nil || g.unsure {
-		t.Error("a message told that its end was read")
+		t.Error("a message does not make it sure")
 	}
 	w.empty(0)
 	w.await("confirmed", ofType(intents.NoticeConfirmed, ""))
@@ -219,4 +219,59 @@ func TestReached(t *testing.T) {
 	if err := o.checkpoint(ctx); err != nil || o.recorded.Reached != 0 {
 		t.Errorf("at the end: %v: %+v", err, o.recorded)
 	}
+}
+
+// That an object is not there is confirmed before what refers to it is left out.
+func TestConfirmAbsent(t *testing.T) {
+	o, ctx := testObjects(t), testContext(t)
+	o.replicated = true
+	isAbsent := func(when string, want error) {
+		t.Helper()
+		if err := o.confirmAbsent(ctx, "info"); !errors.Is(err, want) {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	isAbsent("none", nil)
+	must[*jetstream.ObjectInfo](t)(o.PutBytes(ctx, "info", []byte("a GroupInfo")))
+	isAbsent("one", errUnavailable)
+	if err := o.Delete(ctx, "info"); err != nil {
+		t.Fatal(err)
+	}
+	isAbsent("deleted", nil)
+	must[*jetstream.ObjectInfo](t)(o.PutBytes(ctx, "info", []byte("another")))
+	isAbsent("put again", errUnavailable)
+}
+
+// A group that was loaded from a snapshot that was replaced, and lacks what was
+// purged since, is loaded again.
+func TestWokenFromAReplacedSnapshot(t *testing.T) {
+	w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, 12*time.Second })
+	bucket := w.broker.snapshots.(snapshotBucket)
+	bucket.replicated = true
+	w.broker.snapshots = bucket
+	w.found("alice", "bob", "carol")
+	w.noWork()
+	o, ctx := w.broker.all[0], testContext(t)
+	h := must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], o.position, nil))
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	proposals := w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	done := o.begin()
+	h.group.unsure = true
+	o.mu.Lock()
+	o.groups.add(h.group)
+	o.mu.Unlock()
+	if err := o.checkpointNow(ctx); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	if left, err := o.compact(ctx, w.key()); left || err != nil {
+		t.Fatalf("left %t, %v", left, err)
+	}
+	w.fanOut(proposals)
+	w.commit(2, member.CommitOptions{})
+	w.await("removed", ofType(intents.StateRemoved, ""))
+	w.empty(0)
+	w.await("confirmed", ofType(intents.NoticeConfirmed, ""))
+	w.agree(0, 2)
 }

@@ -55,7 +55,11 @@ func (b *Broker) resolve(ctx context.Context, r *received, keep bool) error {
 		}
 		return ofOurs(err)
 	}
-	if keep || !errors.Is(err, errAbsent) { // else it was refused
+	if !keep && errors.Is(err, errAbsent) { // it was refused
+		if err := b.blobs.confirmAbsent(ctx, own); err != nil {
+			return err
+		}
+	} else {
 		data, err = b.infos.get(ctx, r.object, sum, uint64(b.opts.Limits.ObjectBytes))
 	}
 	if errors.Is(err, errBlob) || !keep && errors.Is(err, errShort) {
@@ -77,6 +81,8 @@ type objects struct {
 	nc     *nats.Conn
 	api    string // prefix of the JetStream API
 	bucket string
+
+	replicated bool // one server may lag behind another
 }
 
 // blobName names an object of the broker's own, which never changes.
@@ -146,16 +152,45 @@ func (o objects) get(ctx context.Context, name string, sum []byte, limit uint64)
 // absent is the error of an object that some replica does not have: the leader
 // knows whether there is one.
 func (o objects) absent(ctx context.Context, name string) error {
-	meta := fmt.Sprintf("$O.%s.M.%s", o.bucket, base64.URLEncoding.EncodeToString([]byte(name)))
-	e, err := readMessage(ctx, o.nc, o.api, "OBJ_"+o.bucket, messageRequest{LastFor: meta})
-	var info jetstream.ObjectInfo
-	switch {
-	case errors.Is(err, errNoEntry), err == nil && (json.Unmarshal(e.data, &info) != nil || info.Deleted):
-		return fmt.Errorf("%w: %q", errAbsent, name)
-	case err != nil:
+	_, err := o.described(ctx, name)
+	if err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: a server does not have %q yet", errUnavailable, name)
+}
+
+// described gives the sequence of what describes an object, or described it before
+// it was deleted, which is errAbsent.
+func (o objects) described(ctx context.Context, name string) (uint64, error) {
+	e, err := readMessage(ctx, o.nc, o.api, "OBJ_"+o.bucket, messageRequest{LastFor: o.metaSubject(name)})
+	var info jetstream.ObjectInfo
+	if errors.Is(err, errNoEntry) || err == nil && (json.Unmarshal(e.data, &info) != nil || info.Deleted) {
+		err = fmt.Errorf("%w: %q", errAbsent, name)
+	}
+	return e.seq, err
+}
+
+// confirmAbsent gives an error if there is an object: a server that lags behind may
+// not have it. What it writes belongs to no object.
+func (o objects) confirmAbsent(ctx context.Context, name string) error {
+	if !o.replicated {
+		return nil
+	}
+	last, err := o.described(ctx, name)
+	if errors.Is(err, errAbsent) {
+		if err = confirmLast(ctx, o.js, o.api, "$O."+o.bucket+".C."+confirmKey, o.metaSubject(name), last); err == nil {
+			return nil
+		}
+	}
+	if err == nil || errors.Is(err, errConflict) {
+		err = fmt.Errorf("%w: a server does not have %q yet", errUnavailable, name)
+	}
+	return err
+}
+
+// metaSubject is the subject of what describes an object.
+func (o objects) metaSubject(name string) string {
+	return fmt.Sprintf("$O.%s.M.%s", o.bucket, base64.URLEncoding.EncodeToString([]byte(name)))
 }
 
 // read gives the bytes of an object, at most one more than there should be.

@@ -21,7 +21,7 @@ func testObjects(t *testing.T) objects {
 	t.Helper()
 	_, js, nc := testServer(t)
 	s := must[jetstream.ObjectStore](t)(testAssets(1).ensureObjects(testContext(t), js, "leave-infos"))
-	return objects{s, js, nc, "$JS.API.", "leave-infos"}
+	return objects{ObjectStore: s, js: js, nc: nc, api: "$JS.API.", bucket: "leave-infos"}
 }
 
 // An object that is not there, or not what it should be, says so at once and for
@@ -128,14 +128,14 @@ func TestObjectsOutOfReach(t *testing.T) {
 		&jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"},
 	} {
 		for _, store := range []jetstream.ObjectStore{failing{o.ObjectStore, err}, reached{o.ObjectStore, err}} {
-			_, got := objects{store, o.js, o.nc, o.api, o.bucket}.get(ctx, "info", sha256Sum(data), 1<<20)
+			_, got := objects{ObjectStore: store, js: o.js, nc: o.nc, api: o.api, bucket: o.bucket}.get(ctx, "info", sha256Sum(data), 1<<20)
 			if errors.Is(got, errBlob) || !errors.Is(got, errUnavailable) {
 				t.Errorf("%T, %v: %v", store, err, got)
 			}
 		}
 	}
 	lags := failing{o.ObjectStore, jetstream.ErrObjectNotFound} // a replica, not the leader
-	if _, err := (objects{lags, o.js, o.nc, o.api, o.bucket}).get(ctx, "info", sha256Sum(data), 1<<20); !errors.Is(err, errUnavailable) {
+	if _, err := (objects{ObjectStore: lags, js: o.js, nc: o.nc, api: o.api, bucket: o.bucket}).get(ctx, "info", sha256Sum(data), 1<<20); !errors.Is(err, errUnavailable) {
 		t.Errorf("a replica that lags: %v", err)
 	}
 	short, cancel := context.WithCancel(ctx)

@@ -185,6 +185,12 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	for _, r := range h.later {
 		events = append(events, o.b.foldEvents(g, r)...)
 	}
+	if h.unconfirmed && (in != nil || !o.b.isQuiet(g, events)) {
+		if err := o.b.snapshots.confirm(ctx, k, g.snapshot.rev); err != nil {
+			o.b.noteRoom(err)
+			return err
+		}
+	}
 	more, due, err := o.b.settle(ctx, g)
 	if err != nil {
 		return err
@@ -224,8 +230,8 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 			isWhole, err = o.b.isWhole(ctx, g, in.seq)
 		}
 		if isWhole || err != nil {
-			clone.unsure = clone.unsure && in == nil
-			return &history{group: &clone}, err
+			clone.unsure = g.unsure && in == nil
+			return &history{group: &clone, unconfirmed: g.unsure}, err
 		}
 	}
 	h, err := o.b.load(ctx, k, t, upTo, groupID)
@@ -237,7 +243,14 @@ func (o *owner) take(ctx context.Context, k groupKey, t *tenant, in *received) (
 	case h.lacks(in.seq):
 		return nil, errLags
 	}
-	return h, o.b.snapshots.confirm(ctx, k, h.group.snapshot.rev)
+	h.unconfirmed = true
+	return h, nil
+}
+
+// isQuiet says whether a group that was looked at has nothing to do now.
+func (b *Broker) isQuiet(g *group, events []event) bool {
+	due := g.state.Due(b.opts.Clock())
+	return len(events) == 0 && due.Propose == nil && len(due.Ask) == 0 && len(due.Control) == 0 && g.state.Open() == g.ledger.Open
 }
 
 // isWhole says whether nothing is in the log of a group between what it knows and

@@ -215,12 +215,7 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	if inHand != 0 && at.passedOver(inHand) {
 		return errNotOurs // a server that was killed may deliver again what is before it
 	}
-	floor, inOrder := at.floor, true
-	if inHand != 0 {
-		if inOrder, err = o.isNext(ctx, floor, inHand); err != nil {
-			return err
-		}
-	}
+	floor := at.floor
 	next := ownerRecord{Version: ownerVersion, Instance: o.b.opts.Instance, Since: time.Now().UTC(), Position: min(max(old.Position, logStart), floor)}
 	if o.b.alone() && !o.b.opts.Embedded.SyncLater {
 		next.Position = floor // nothing that was acknowledged can be lost
@@ -228,14 +223,21 @@ func (o *owner) claim(ctx context.Context, inHand uint64) error {
 	if reached := max(old.Reached, old.Position); reached > next.Position {
 		next.Reached = reached
 	}
+	// What the last owner had in hand is delivered at once, not after the ack wait.
+	again := next.Position != floor || inHand == 0 && at.inHand > 0
+	if !again && inHand != 0 {
+		isNext, err := o.isNext(ctx, floor, inHand)
+		if err != nil {
+			return err
+		}
+		again = !isNext
+	}
 	if err := o.writeRecord(ctx, next, rev); err != nil {
 		return err
 	}
 	if err := o.awaitRevision(ctx, o.term); err != nil {
 		return err
 	}
-	// What the last owner had in hand is delivered at once, not after the ack wait.
-	again := next.Position != floor || inHand == 0 && at.inHand > 0 || !inOrder
 	if again {
 		if err := o.reset(ctx, next.Position); err != nil {
 			return err // what lies between is not passed over: the partition is not held

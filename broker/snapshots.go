@@ -122,22 +122,12 @@ func (b snapshotBucket) confirm(ctx context.Context, k groupKey, rev uint64) err
 			return err
 		}
 		if value != nil {
-			return errConflict
+			return fmt.Errorf("snapshot %s: %w", k, errConflict)
 		}
 		last = deleted
 	}
 	prefix := "$KV." + b.kv.Bucket() + "."
-	subject := prefix + confirmKey
-	if b.api != jetstream.DefaultAPIPrefix { // as the client library does
-		subject = b.api + subject
-	}
-	err := untilAnswered(ctx, func(ctx context.Context) error {
-		return whileBusy(ctx, func() error {
-			_, err := b.js.Publish(ctx, subject, nil, jetstream.WithExpectLastSequenceForSubject(last, prefix+k.String()))
-			return classify(err)
-		})
-	})
-	if err != nil {
+	if err := confirmLast(ctx, b.js, b.api, prefix+confirmKey, prefix+k.String(), last); err != nil {
 		return fmt.Errorf("snapshot %s: %w", k, err)
 	}
 	return nil

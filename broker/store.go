@@ -407,3 +407,21 @@ func (s *store) publishOnce(ctx context.Context, k groupKey, data []byte, id str
 	}
 	return ack.Sequence, nil
 }
+
+// confirmLast gives errConflict if the last message on a subject of a stream has
+// not a sequence, 0 for none. To that end it stores a message that says nothing on
+// another subject of the stream, in place of the last one there: no server but the
+// one that leads can.
+func confirmLast(ctx context.Context, js jetstream.JetStream, api, by, subject string, last uint64) error {
+	if api != jetstream.DefaultAPIPrefix { // as the client library does
+		by = api + by
+	}
+	m := nats.NewMsg(by)
+	m.Header.Set("Nats-Rollup", "sub")
+	return untilAnswered(ctx, func(ctx context.Context) error {
+		return whileBusy(ctx, func() error {
+			_, err := js.PublishMsg(ctx, m, jetstream.WithExpectLastSequenceForSubject(last, subject))
+			return classify(err)
+		})
+	})
+}

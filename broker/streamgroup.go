@@ -116,7 +116,7 @@ func (b *Broker) ensureSnapshots(ctx context.Context, a assets) error {
 		if err != nil {
 			return err
 		}
-		*store = objects{s, b.js, b.nc, b.api, bucket}
+		*store = objects{ObjectStore: s, js: b.js, nc: b.nc, api: b.api, bucket: bucket, replicated: b.opts.Replicas > 1}
 	}
 	kv, err := a.ensureBucket(ctx, b.js, a.snapshotConfig())
 	if err != nil {

@@ -193,7 +193,8 @@ func (o *owner) adoptNow(ctx context.Context, k groupKey) {
 		return
 	}
 	entry, err := o.b.ledger.get(ctx, k)
-	if _, owed := o.b.owed.LoadOrStore(k, false); err == nil && !entry.Open && !owed {
+	isClosed := err == nil && !entry.Open && entry.rev >= rev.(uint64) // or it is read from a server that lags behind
+	if _, owed := o.b.owed.LoadOrStore(k, false); isClosed && !owed {
 		o.b.owed.CompareAndDelete(k, false)
 		return
 	}
