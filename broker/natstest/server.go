@@ -111,6 +111,7 @@ func (c serverConfig) options() (*server.Options, error) {
 	opts.Cluster = server.ClusterOpts{
 		Name: "natstest", Host: loopback, Port: c.ClusterPort,
 		NoAdvertise: true, PoolSize: -1, // one connection for each pair, by the proxies alone
+		Advertise: net.JoinHostPort(loopback, "1"), // where nobody is: else servers tell each other the way past the proxies
 	}
 	for _, route := range c.Routes {
 		opts.Routes = append(opts.Routes, server.RoutesFromStr(route)...)
