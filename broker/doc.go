@@ -53,8 +53,8 @@
 //	the end of a log                   it has the message in hand, and the ledger's
 //	                                   position; a group loaded for no message is
 //	                                   compared when one comes (owner.go)
-//	that a group is open already       as the watch of the ledger has it, which is
-//	                                   read up to the record of one's own claim
+//	that a group is open already       it is written again by compare-and-swap, when
+//	                                   the first message comes
 //	the last snapshot                  by a write that is stored only if it is, and
 //	                                   only by the server that leads (snapshots.go)
 //	how far a consumer is              the message in hand is the next of the log

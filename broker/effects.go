@@ -158,11 +158,11 @@ func proposals(order *intents.Order) []*mlscore.Proposal {
 }
 
 // record stores in the ledger what changed since it was written: whether the
-// group is open, and its receipts. That the entry says open already counts only if
-// this instance knows the group as open too: it may have been read from a server
-// that lags behind, and be closed by now.
+// group is open, and its receipts. That the entry says open already does not count
+// while it was only read: perhaps from a server that lags behind, and it is closed
+// by now.
 func (b *Broker) record(ctx context.Context, g *group, events []event) error {
-	opens := g.state.Open() && !b.open.has(g.key)
+	opens := g.state.Open() && g.ledger.unsure
 	changed := opens || g.state.Open() != g.ledger.Open
 	for i := range events {
 		e := &events[i]

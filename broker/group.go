@@ -127,6 +127,7 @@ func (b *Broker) loadOnce(ctx context.Context, k groupKey, t *tenant, upTo uint6
 		return nil, err
 	}
 	h.group.ledger = entry
+	h.group.ledger.unsure = b.opts.Replicas > 1
 	if h.owed { // whoever wrote the entry may have been further
 		upTo = max(upTo, entry.Position)
 	}

@@ -177,6 +177,7 @@ func TestOpenedAgainByALateRead(t *testing.T) {
 	if !g.state.Open() {
 		t.Fatal("no intent opens the group")
 	}
+	opened.unsure, closed.unsure = true, true
 	g.ledger = opened
 	if err := in.b.record(ctx, g, nil); !errors.Is(err, errConflict) {
 		t.Errorf("with the entry before: %v", err)

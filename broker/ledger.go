@@ -42,6 +42,8 @@ type ledgerEntry struct {
 	remembered
 	value []byte // encoded, without position
 	rev   uint64
+	// unsure: there may be a later one, which the server that was asked lacks.
+	unsure bool
 }
 
 // versionError is what is stored in a form that this program does not know: it

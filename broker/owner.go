@@ -199,8 +199,10 @@ func (o *owner) tryAdvance(ctx context.Context, k groupKey, t *tenant, in *recei
 	if err := o.tell(ctx, in, events, nil); err != nil {
 		return err
 	}
-	if err := o.b.record(ctx, g, events); err != nil {
-		return err
+	if in != nil || g.state.Open() != g.ledger.Open || len(events) > 0 { // else there is nothing to write
+		if err := o.b.record(ctx, g, events); err != nil {
+			return err
+		}
 	}
 	if err := o.b.paid(ctx, h); err != nil {
 		return err

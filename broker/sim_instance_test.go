@@ -60,7 +60,7 @@ func (s *simulation) start() *simInstance {
 	in.b.ledger, in.b.events, in.b.snapshots = simLedger{in}, simEvents{in}, simSnapshots{in}
 	in.b.spawn = func(f func()) { in.spawned = append(in.spawned, f) }
 	in.b.woken = func(context.Context, groupKey) error { return nil } // nobody acknowledges outputs
-	in.b.watchPatience = 0
+	in.b.watchPatience, in.b.opts.Replicas = 0, 3                     // which differ, if servers are cut off
 	for _, g := range in.b.groups {
 		g.log = simJournal{in}
 	}
