@@ -76,7 +76,7 @@
 //	one stream, 64 publishers at a time           120,000 writes a second sync later, 21,500 always; eight streams, 30,500
 //	three replicas on the same two cores          4,300 removals a second; a write takes 80 µs, 370 with sync always
 //	a group that is known                         0.25 to 0.6 KB of the server for each subject, up to 8 subjects; none of ours
-//	a group that is loaded, with replicas         one write more, to the snapshots
+//	a group that is loaded, with replicas         two writes more with its first message: ledger, and snapshots
 //	a group with an intent that waits             13 KB of ours while it is in memory; CacheBytes bounds it
 //
 // Processors: 100,000 commits are 2.4 cores if nobody leaves. If every tenth is of

@@ -32,19 +32,8 @@ func (f lateFeed) progress(ctx context.Context) (progress, error) {
 func TestDeliveredLate(t *testing.T) {
 	for _, isClaimed := range []bool{true, false} {
 		w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, 12*time.Second })
-		w.found("alice", "bob", "carol")
-		w.submit(w.leave(1, intents.SenderRemovalOnly))
-		proposals := w.awaitOutput(w.epoch(), 1)
-		w.noWork()
 		o, ctx := w.broker.all[0], testContext(t)
-		done := o.begin()
-		w.fanOut(proposals)
-		first := w.publish(kindCommit, w.commitUnseen(2, member.CommitOptions{}))
-		second := w.publish(kindCommit, w.commitUnseen(0, member.CommitOptions{References: [][]byte{}}))
-		w.eventually("the first is on its way", func() bool {
-			at, err := o.feed.progress(ctx)
-			return err == nil && at == progress{floor: o.position, newest: first, inHand: 1}
-		})
+		_, second, done := w.twoOnTheirWay(o)
 		real, pin := o.feed, o.pin
 		o.feed = lateFeed{real, second}
 		if o.pin = ""; !isClaimed {
@@ -85,6 +74,15 @@ func TestIsNext(t *testing.T) {
 	}
 }
 
+// putUnsure puts a group into memory as one that was loaded for no message.
+func (o *owner) putUnsure(g *group) {
+	defer o.begin()()
+	g.unsure = true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.groups.add(g)
+}
+
 // A group that was loaded while nothing came, from a server that lagged behind, is
 // loaded again before the next message is folded.
 func TestWokenFromAServerThatLags(t *testing.T) {
@@ -103,12 +101,8 @@ func TestWokenFromAServerThatLags(t *testing.T) {
 		t.Error("a group that was loaded for no message is not unsure")
 	}
 	h = must[*history](t)(w.broker.load(ctx, w.key(), w.broker.tenants[w.tenant], early, nil))
-	h.group.unsure = true
-	o.keep(h.group, nil)
-	o.mu.Lock()
-	o.groups.add(h.group)
-	o.mu.Unlock()
 	done()
+	o.putUnsure(h.group)
 	w.fanOut(proposals)
 	w.commit(2, member.CommitOptions{})
 	w.await("removed", ofType(intents.StateRemoved, ""))
@@ -265,12 +259,8 @@ func TestWokenFromAReplacedSnapshot(t *testing.T) {
 	e := must[entry](t)(w.store().readOne(ctx, w.store().names.log(w.key(), kindInfo), info))
 	h.group.fold(must[*received](t)(o.group.inbound.receive(e)))
 	h.group.lastRemoval = must[entry](t)(w.store().readLast(ctx, w.store().names.log(w.key(), kindRemoval))).seq
-	h.group.snapshot.rev, h.group.unsure = 99, true
-	done := o.begin()
-	o.mu.Lock()
-	o.groups.add(h.group)
-	o.mu.Unlock()
-	done()
+	h.group.snapshot.rev = 99
+	o.putUnsure(h.group)
 	w.fanOut(proposals)
 	w.commit(2, member.CommitOptions{})
 	w.await("removed", ofType(intents.StateRemoved, ""))

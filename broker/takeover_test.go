@@ -11,24 +11,32 @@ import (
 	"leavebroker/mlscore/member"
 )
 
+// twoOnTheirWay publishes a commit that removes a leaver and one after it, and
+// returns when the first is in the owner's hand, who does not work until done.
+func (w *world) twoOnTheirWay(o *owner) (first, second uint64, done func()) {
+	w.t.Helper()
+	w.found("alice", "bob", "carol")
+	w.submit(w.leave(1, intents.SenderRemovalOnly))
+	proposals := w.awaitOutput(w.epoch(), 1)
+	w.noWork()
+	done = o.begin()
+	w.fanOut(proposals)
+	first = w.publish(kindCommit, w.commitUnseen(2, member.CommitOptions{}))
+	second = w.publish(kindCommit, w.commitUnseen(0, member.CommitOptions{References: [][]byte{}}))
+	w.eventually("the first is on its way", func() bool {
+		at, err := o.feed.progress(testContext(w.t))
+		return err == nil && at == progress{floor: o.position, newest: first, inHand: 1}
+	})
+	return first, second, done
+}
+
 // A message that was on its way here when the consumer was reset to one before it
 // is not taken for the first since the claim: nobody would tell of what lies
 // between.
 func TestMessageFromBeforeTheReset(t *testing.T) {
 	w := newCluster(t, func(o *Options) { o.Partitions, o.PinTTL = 1, 12*time.Second })
-	w.found("alice", "bob", "carol")
-	w.submit(w.leave(1, intents.SenderRemovalOnly))
-	proposals := w.awaitOutput(w.epoch(), 1)
-	w.noWork()
 	o, ctx := w.broker.all[0], testContext(t)
-	done := o.begin()
-	w.fanOut(proposals)
-	first := w.publish(kindCommit, w.commitUnseen(2, member.CommitOptions{}))
-	second := w.publish(kindCommit, w.commitUnseen(0, member.CommitOptions{References: [][]byte{}}))
-	w.eventually("the first is on its way", func() bool {
-		at, err := o.feed.progress(ctx)
-		return err == nil && at == progress{floor: o.position, newest: first, inHand: 1}
-	})
+	first, second, done := w.twoOnTheirWay(o)
 	pin := o.pin
 	o.pin, o.delivery = "", 0 // as one that has just claimed the partition
 	if err := o.takeOver(ctx, pin, jetstream.SequencePair{Stream: second, Consumer: 9}); !errors.Is(err, errNotOurs) || !o.holds.Load() {
