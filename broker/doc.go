@@ -44,9 +44,8 @@
 // # Servers that lag behind
 //
 // A server of a cluster that led and was cut off, or stood still, still answers for
-// some seconds when it is back, with what it had (3 of 56 runs of natstest's
-// TestCluster met one). So what is read counts only as far as something else bears
-// it out:
+// some seconds when it is back, with what it had. So what is read counts only as far
+// as something else bears it out:
 //
 //	outputs, ledger entries, records   written by compare-and-swap on what was read
 //	of partitions, snapshots
